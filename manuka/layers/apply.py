@@ -1,0 +1,126 @@
+"""Applying a layer's tar: two ways to say that something of the layers below is gone.
+
+`apply_layer` unpacks into a mounted tree and deletes; any driver can use it.  `apply_overlay`
+unpacks into an overlayfs layer's own folder and leaves whiteouts (`manuka.layers.whiteouts`).
+Everything but the whiteouts is the same for both and lies in `manuka.layers.unpack`.
+
+Source: ``UnpackLayer`` and ``overlayWhiteoutConverter`` in the engine's ``pkg/archive``.
+Easy to get wrong: an opaque mark hides lower layers only, never what its own tar holds, before it
+or behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Sequence
+
+from manuka.layers import stack
+from manuka.layers.idmap import IDENTITY, IdMaps
+from manuka.layers.tar import Entry, Stream
+from manuka.layers.unpack import Applied, ApplyError, Unpacker
+from manuka.layers.whiteouts import TRUSTED, is_opaque, is_whiteout
+
+__all__ = ["Applied", "ApplyError", "apply_layer", "apply_overlay"]
+
+
+def apply_layer(stream: Stream, tree: str, id_maps: IdMaps = IDENTITY) -> Applied:
+    """Unpack the tar `stream` into a mounted tree; whiteouts delete.
+
+    Reads the stream to its end.  Raises TarError or ApplyError, naming the entry.
+    """
+    return _Merging(tree, id_maps).run(stream)
+
+
+def apply_overlay(
+    stream: Stream,
+    folder: str,
+    lowers: Sequence[str],
+    id_maps: IdMaps = IDENTITY,
+    overlay_xattrs: str = TRUSTED,
+) -> Applied:
+    """Unpack the tar `stream` into the own folder of an overlayfs layer; whiteouts stay.
+
+    `lowers` are the own folders of the layers below, uppermost first.  Raises as `apply_layer`.
+    """
+    return _Overlaying(folder, lowers, id_maps, overlay_xattrs).run(stream)
+
+
+class _Merging(Unpacker):
+    """Whiteouts delete from the tree that is being unpacked into."""
+
+    def __init__(self, root: str, id_maps: IdMaps) -> None:
+        super().__init__(root, id_maps)
+        self._unpacked: set[bytes] = set()
+
+    def _note(self, path: bytes) -> None:
+        self._unpacked.add(path)
+
+    def _hide(self, entry: Entry, name: bytes) -> None:
+        if os.path.lexists(b"/proc/self/fd/%d/%s" % (self._parent.fd, name)):
+            self._clear(name)
+
+    def _hide_below(self, folder: bytes) -> None:
+        pending = [folder]
+        while pending:
+            path = pending.pop()
+            self._enter(path)
+            for text in os.listdir(self._parent.fd):
+                name = os.fsencode(text)
+                child = path + b"/" + name if path else name
+                if child not in self._unpacked:
+                    self._clear(name)
+                elif stat.S_ISDIR(os.lstat(name, dir_fd=self._parent.fd).st_mode):
+                    pending.append(child)
+
+
+class _Overlaying(Unpacker):
+    """Whiteouts are left in the layer's own folder, as an overlayfs wants them."""
+
+    def __init__(
+        self, root: str, lowers: Sequence[str], id_maps: IdMaps, overlay_xattrs: str
+    ) -> None:
+        super().__init__(root, id_maps)
+        self._lowers: list[bytes] = [os.fsencode(lower) for lower in lowers]
+        self._xattrs = overlay_xattrs
+        self._root_is_opaque = False
+
+    def _below(self, path: bytes) -> stack.Found | None:
+        return stack.find(self._lowers, path, self._xattrs)
+
+    def _hide(self, entry: Entry, name: bytes) -> None:
+        if is_opaque(self._parent.fd, self._xattrs):
+            # Nothing is left to hide, and the kernel would list such a whiteout as a file.
+            if os.path.lexists(b"/proc/self/fd/%d/%s" % (self._parent.fd, name)):
+                self._clear(name)
+            return
+        try:
+            self._make_whiteout(name)
+        except FileExistsError:
+            self._clear(name)
+            self._make_whiteout(name)
+        owner = self._id_maps.to_host(entry.uid, entry.gid)
+        os.chown(name, *owner, dir_fd=self._parent.fd, follow_symlinks=False)
+
+    def _hide_below(self, folder: bytes) -> None:
+        if not folder:
+            self._root_is_opaque = True
+            return
+        self._enter(folder)
+        os.setxattr(self._parent.fd, self._xattrs + "opaque", b"y")
+        for name in os.listdir(self._parent.fd):
+            if is_whiteout(os.lstat(name, dir_fd=self._parent.fd)):
+                os.unlink(name, dir_fd=self._parent.fd)
+
+    def _finish(self) -> None:
+        super()._finish()
+        if not self._root_is_opaque:
+            return
+        # The kernel has no opaque roots: hide each name instead.
+        self._leave()
+        here = {os.fsencode(name) for name in os.listdir(self._parent.fd)}
+        for name in stack.visible_names(self._lowers, self._xattrs) - here:
+            self._make_whiteout(name)
+
+    def _make_whiteout(self, name: bytes) -> None:
+        os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._parent.fd)

@@ -1,0 +1,274 @@
+"""Packing a layer, or a difference between trees, into a tar.
+
+`export_tree` packs an overlayfs layer's own folder: the engine's native diff.  `export_changes`
+packs what a comparison found, from a mounted tree: the naive diff.  Both yield an uncompressed
+tar in pieces of some ten or hundred kilobytes; `manuka.layers.tar` makes the headers.
+
+Form, as the engine's (``pkg/archive``): names without a leading slash, folders with one at the
+end and before what they hold, whole seconds, ids as a container sees them, of the extended
+attributes ``security.capability`` alone; the second and further names of a file are hard links;
+sockets are left out; the root has no entry.
+
+Easy to get wrong: a file that shrinks while it is read must still fill what its header promised.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import struct
+from typing import Iterator, NamedTuple, Sequence
+
+from manuka.errors import ManukaError
+from manuka.layers.changes import Change, Kind
+from manuka.layers.idmap import IDENTITY, IdMaps
+from manuka.layers.tar import END, Entry, header, padding
+from manuka.layers.walk import opened_folder, opened_root, walk
+from manuka.layers.whiteouts import OPAQUE, PREFIX, TRUSTED, is_opaque, is_whiteout
+from manuka.linux.xattr import at, get_xattr
+
+log = logging.getLogger(__name__)
+
+#: Bytes of a file that are read at once, and that headers and small files are gathered up to.
+_PIECE = 1 << 18
+
+_CAPABILITY = "security.capability"
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_WHITEOUT_MODE = 0o600
+
+_TYPES = {
+    stat.S_IFREG: ord("0"),
+    stat.S_IFLNK: ord("2"),
+    stat.S_IFCHR: ord("3"),
+    stat.S_IFBLK: ord("4"),
+    stat.S_IFDIR: ord("5"),
+    stat.S_IFIFO: ord("6"),
+}
+
+
+class ExportError(ManukaError):
+    """A tree holds what a layer's tar cannot express."""
+
+
+def export_tree(
+    root: str, id_maps: IdMaps = IDENTITY, overlay_xattrs: str = TRUSTED
+) -> Iterator[bytes]:
+    """Pack an overlayfs layer's own folder.  Whiteouts and opaque folders become entries.
+
+    Raises ExportError at once when a file in it bears a whiteout's name.
+    """
+    for _, path, entries in walk(root):
+        for entry in entries:
+            _check_name(path, entry.name)
+    return _TreeExport(id_maps, overlay_xattrs).run(root)
+
+
+def export_changes(
+    tree: str, changes: Sequence[Change], id_maps: IdMaps = IDENTITY
+) -> Iterator[bytes]:
+    """Pack those files of a mounted tree that `changes` lists, sorted; deletions are whiteouts.
+
+    Raises ExportError at once when a file among them bears a whiteout's name.
+    """
+    for change in changes:
+        folder, _, name = change.path.rpartition("/")
+        _check_name(folder, name)
+    return _ChangesExport(id_maps).run(tree, changes)
+
+
+def _check_name(folder: str, name: str) -> None:
+    if name.startswith(".wh."):
+        raise ExportError(
+            f"{folder}/{name}: a layer's tar cannot hold a file of this name, for it would stand "
+            "for the deletion of another; rename it in the container"
+        )
+
+
+class _Export:
+    """One tar in the making.  Pieces go out when `_PIECE` bytes have gathered."""
+
+    def __init__(self, id_maps: IdMaps) -> None:
+        self._id_maps = id_maps
+        self._gathered = bytearray()
+        self._names: dict[tuple[int, int], bytes] = {}
+
+    def _add(self, folder: int, name: str, path: bytes, status: os.stat_result) -> Iterator[bytes]:
+        """The entry for one file, which is called `name` in `folder` and `path` in the tar."""
+        mode = status.st_mode
+        kind = _TYPES.get(stat.S_IFMT(mode))
+        if kind is None:
+            log.warning("%s is left out: a tar cannot hold a socket", os.fsdecode(path))
+            return
+        entry = self._entry(path, kind, status)
+        linked = status.st_nlink > 1 and kind != ord("5")
+        first = self._names.get((status.st_dev, status.st_ino)) if linked else None
+        if first is not None:
+            entry.type, entry.linkname = ord("1"), first
+            self._add_capability(entry, at(folder, os.fsencode(name)))
+            self._gathered += header(entry)
+            return
+        if kind == ord("2"):
+            entry.linkname = os.fsencode(os.readlink(name, dir_fd=folder))
+        elif kind in (ord("3"), ord("4")):
+            entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        if kind == ord("0"):
+            yield from self._add_file(folder, name, entry)
+        else:
+            self._add_capability(entry, at(folder, os.fsencode(name)))
+            self._gathered += header(entry)
+        if linked:
+            self._names[status.st_dev, status.st_ino] = path
+
+    def _add_file(self, folder: int, name: str, entry: Entry) -> Iterator[bytes]:
+        descriptor = os.open(name, _OPEN_FILE, dir_fd=folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(f"{name} was replaced meanwhile")
+            entry.size = status.st_size
+            self._add_capability(entry, descriptor)
+            self._gathered += header(entry)
+            left = entry.size
+            while left:
+                data = os.read(descriptor, min(left, _PIECE))
+                if not data:
+                    log.warning("%r shrank while it was packed; filled with zeros", entry.name)
+                    data = bytes(min(left, _PIECE))
+                left -= len(data)
+                self._gathered += data
+                if len(self._gathered) >= _PIECE:
+                    yield self._take()
+            self._gathered += padding(entry.size)
+        finally:
+            os.close(descriptor)
+
+    def _entry(self, path: bytes, kind: int, status: os.stat_result) -> Entry:
+        uid, gid = self._id_maps.to_container(status.st_uid, status.st_gid)
+        return Entry(
+            name=path + b"/" if kind == ord("5") else path,
+            type=kind,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=uid,
+            gid=gid,
+            mtime_ns=status.st_mtime_ns // 10**9 * 10**9,
+        )
+
+    def _add_capability(self, entry: Entry, file: bytes | int) -> None:
+        value = get_xattr(file, _CAPABILITY)
+        if value is not None:
+            entry.xattrs = {_CAPABILITY.encode(): _without_root_id(value)}
+
+    def _take(self) -> bytes:
+        piece = bytes(self._gathered)
+        self._gathered.clear()
+        return piece
+
+    def _end(self) -> bytes:
+        self._gathered += END
+        return self._take()
+
+
+class _Folder(NamedTuple):
+    """A folder on the way down: its path in the tar, and the names still to pack."""
+
+    fd: int
+    path: bytes
+    names: Iterator[str]
+
+    @classmethod
+    def open(cls, name: str, path: bytes, parent: int | None = None) -> _Folder:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        try:
+            return cls(fd, path, iter(sorted(os.listdir(fd), key=os.fsencode)))
+        except BaseException:
+            os.close(fd)
+            raise
+
+
+class _TreeExport(_Export):
+    def __init__(self, id_maps: IdMaps, overlay_xattrs: str) -> None:
+        super().__init__(id_maps)
+        self._xattrs = overlay_xattrs
+
+    def run(self, root: str) -> Iterator[bytes]:
+        """All pieces.  Folders stay open on the way down, however deep it is."""
+        opened = [_Folder.open(root, b"")]
+        try:
+            while opened:
+                folder = opened[-1]
+                name = next(folder.names, None)
+                if name is None:
+                    os.close(opened.pop().fd)
+                    continue
+                path = folder.path + os.fsencode(name)
+                try:
+                    status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+                    yield from self._add_file_or_mark(folder.fd, name, path, status)
+                    if stat.S_ISDIR(status.st_mode):
+                        opened.append(_Folder.open(name, path + b"/", folder.fd))
+                except (FileNotFoundError, NotADirectoryError):
+                    log.warning("%s vanished while it was packed", os.fsdecode(path))
+                if len(self._gathered) >= _PIECE:
+                    yield self._take()
+            yield self._end()
+        finally:
+            for folder in opened:
+                os.close(folder.fd)
+
+    def _add_file_or_mark(
+        self, folder: int, name: str, path: bytes, status: os.stat_result
+    ) -> Iterator[bytes]:
+        if is_whiteout(status):
+            self._add_whiteout(path, status)
+            return
+        yield from self._add(folder, name, path, status)
+        if stat.S_ISDIR(status.st_mode) and is_opaque(at(folder, os.fsencode(name)), self._xattrs):
+            self._add_opaque_mark(path, status)
+
+    def _add_whiteout(self, path: bytes, status: os.stat_result) -> None:
+        folder, slash, name = path.rpartition(b"/")
+        entry = Entry(
+            name=folder + slash + PREFIX + name,
+            mode=_WHITEOUT_MODE,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            mtime_ns=status.st_mtime_ns // 10**9 * 10**9,
+        )
+        self._gathered += header(entry)
+
+    def _add_opaque_mark(self, path: bytes, status: os.stat_result) -> None:
+        uid, gid = self._id_maps.to_container(status.st_uid, status.st_gid)
+        mode = status.st_mode & 0o777
+        self._gathered += header(Entry(name=path + b"/" + OPAQUE, mode=mode, uid=uid, gid=gid))
+
+
+class _ChangesExport(_Export):
+    def run(self, tree: str, changes: Sequence[Change]) -> Iterator[bytes]:
+        """All pieces."""
+        with opened_root(tree) as root:
+            for change in changes:
+                parent, _, name = change.path.rpartition("/")
+                path = os.fsencode(change.path[1:])
+                if change.kind is Kind.DELETE:
+                    folder, slash, base = path.rpartition(b"/")
+                    whiteout = Entry(name=folder + slash + PREFIX + base, mode=_WHITEOUT_MODE)
+                    self._gathered += header(whiteout)
+                    continue
+                try:
+                    with opened_folder(root, parent) as folder_fd:
+                        status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+                        yield from self._add(folder_fd, name, path, status)
+                except (FileNotFoundError, NotADirectoryError):
+                    log.warning("%s vanished while it was packed", change.path)
+                if len(self._gathered) >= _PIECE:
+                    yield self._take()
+            yield self._end()
+
+
+def _without_root_id(capability: bytes) -> bytes:
+    """A file capability as a layer stores it: revision 2, without the namespace's root id."""
+    (magic,) = struct.unpack_from("<I", capability)
+    if magic >> 24 != 3:
+        return capability
+    return struct.pack("<I", 2 << 24 | magic & 0xFFFFFF) + capability[4:20]

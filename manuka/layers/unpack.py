@@ -1,0 +1,465 @@
+"""The unpacker: entries of a tar become files below one folder, and nowhere else.
+
+`manuka.layers.apply` says what a whiteout means; everything else is here.
+
+A layer's tar is not to be trusted: its names, links and whiteouts come from whoever made the
+image.  Every entry is therefore created relative to the descriptor of its parent folder, and
+parents are opened by `manuka.linux.openat2`, for which the layer's folder is the root of the
+file system: ``..`` stops there, and links lead to places inside.  The engine gets the same
+meaning from a process of its own in a chroot (``pkg/archive/diff.go``, ``archive.go``).
+
+Easy to get wrong: the order owner, attributes, permissions, times (a chown drops setuid bits and
+capabilities); and a folder's time, which changes with everything created in it, so that it has
+to be set again when the folder is left.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import stat
+from typing import Callable, Iterator, NamedTuple, Union
+
+from manuka.errors import ManukaError
+from manuka.layers.idmap import IdMapError, IdMaps
+from manuka.layers.stack import Found
+from manuka.layers.tar import Entry, Stream, TarReader
+from manuka.layers.whiteouts import AUFS_LINKS, AUFS_PREFIX, OPAQUE, PREFIX, TRUSTED, USER
+from manuka.linux.kernel import in_user_namespace, umask
+from manuka.linux.openat2 import open_in_root
+from manuka.linux.tree import remove_tree
+from manuka.linux.xattr import at, get_xattr
+
+log = logging.getLogger(__name__)
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_HANDLE = os.O_PATH | os.O_NOFOLLOW
+
+#: The latest time that the engine sets, in ns since 1970; what is later or earlier than 1970
+#: becomes 1970 (``chtimes.go``).
+_LATEST = 2**63 - 1
+
+#: Attributes that a file system refuses with these are left out, as in the engine up to 24.
+_TOLERATED = (errno.ENOTSUP, errno.EPERM)
+
+#: An open file, or a path that leads to the file itself.
+_File = Union[int, bytes]
+
+
+class ApplyError(ManukaError):
+    """A layer's tar asks for what cannot be done; the text names the entry."""
+
+
+class Applied(NamedTuple):
+    """What came of unpacking.
+
+    content_size: bytes of file contents and link targets that were written.
+    exact: nothing that was written has been replaced again, so `content_size` is what is there.
+    """
+
+    content_size: int
+    exact: bool
+
+
+class _Parent(NamedTuple):
+    """The folder in which entries are being created.
+
+    times: its access and modification time, to be set again when it is left; None: don't.
+    plain: what is created in it gets exactly the permissions and the owner asked for.
+    """
+
+    path: bytes
+    fd: int
+    times: tuple[int, int] | None
+    plain: bool
+
+
+class Unpacker(abc.ABC):
+    """One run over one tar.  Subclasses say what a whiteout means."""
+
+    def __init__(self, root: str, id_maps: IdMaps) -> None:
+        self._id_maps = id_maps
+        self._root = os.open(root, _FOLDER)
+        self._parent = _Parent(b"", self._root, None, plain=False)
+        self._own = (os.geteuid(), os.getegid())
+        self._umask = umask()
+        self._devices = not in_user_namespace()
+        self._content_size = 0
+        self._exact = True
+        self._warned: set[str] = set()
+        self._makers: dict[int, Callable[[Entry, bytes, bytes], None]] = {
+            ord("0"): self._make_file,
+            ord("1"): self._make_hard_link,
+            ord("2"): self._make_symlink,
+            ord("3"): self._make_node,
+            ord("4"): self._make_node,
+            ord("5"): self._make_folder,
+            ord("6"): self._make_node,
+        }
+
+    # --- the run ---------------------------------------------------------------------------------
+
+    def run(self, stream: Stream) -> Applied:
+        """Unpack everything."""
+        self._reader = reader = TarReader(stream)
+        try:
+            for entry in reader:
+                try:
+                    self._unpack(entry)
+                except (OSError, IdMapError, OverflowError) as error:
+                    raise ApplyError(f"{shown(entry.name)}: {_reason(error)}") from error
+            self._finish()
+            self._leave()
+        finally:
+            if self._parent.fd != self._root:
+                os.close(self._parent.fd)
+            os.close(self._root)
+        reader.drain()
+        return Applied(self._content_size, self._exact)
+
+    def _unpack(self, entry: Entry) -> None:
+        path = _clean(entry.name)
+        folder, _, name = path.rpartition(b"/")
+        if not name:
+            return  # The root: as in the engine, it stays as the driver made it.
+        if path.startswith(AUFS_PREFIX) and path != OPAQUE:
+            if not path.startswith(AUFS_LINKS):
+                return
+            self._exact = False
+        elif name.startswith(PREFIX):
+            self._unpack_whiteout(entry, folder, name)
+            return
+        self._note(path)
+        self._enter(folder)
+        self._makers[entry.type](entry, name, path)
+
+    def _unpack_whiteout(self, entry: Entry, folder: bytes, name: bytes) -> None:
+        if name == OPAQUE:
+            self._hide_below(folder)
+            return
+        hidden = name[len(PREFIX) :]
+        if hidden in (b"", b".", b".."):
+            raise ApplyError(f"{shown(entry.name)}: a whiteout has to name what it hides")
+        self._enter(folder)
+        self._hide(entry, hidden)
+
+    def _finish(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(AUFS_LINKS, dir_fd=self._root)
+            self._leave()
+            self._clear(AUFS_LINKS)
+
+    # --- what a subclass decides -----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _hide(self, entry: Entry, name: bytes) -> None:
+        """Make `name` in the current parent folder vanish."""
+
+    @abc.abstractmethod
+    def _hide_below(self, folder: bytes) -> None:
+        """Make vanish what lower layers have in `folder`."""
+
+    def _note(self, path: bytes) -> None:
+        """Hear of each path that is being unpacked."""
+
+    def _below(self, path: bytes) -> Found | None:
+        """What lower layers show at `path`, when they are not visible in the tree itself."""
+        return None
+
+    # --- parent folders --------------------------------------------------------------------------
+
+    def _enter(self, path: bytes) -> None:
+        """Make the folder at `path` the current parent, creating it when it is not there."""
+        if path == self._parent.path:
+            return
+        self._leave()
+        if not path:
+            return
+        try:
+            fd = open_in_root(self._root, path, _FOLDER)
+        except FileNotFoundError:
+            self._make_implied(path)
+            fd = open_in_root(self._root, path, _FOLDER)
+        status = os.fstat(fd)
+        plain = not status.st_mode & stat.S_ISGID and not get_xattr(fd, "system.posix_acl_default")
+        self._parent = _Parent(path, fd, (status.st_atime_ns, status.st_mtime_ns), plain)
+
+    def _leave(self) -> None:
+        """Go back to the root; restore the times of the parent that is left."""
+        parent = self._parent
+        if parent.fd == self._root:
+            return
+        self._parent = _Parent(b"", self._root, None, plain=False)
+        try:
+            if parent.times:
+                os.utime(parent.fd, ns=parent.times)
+        finally:
+            os.close(parent.fd)
+
+    def _make_implied(self, path: bytes) -> None:
+        """Make a folder that the tar has no entry for, like the one it stands for below."""
+        folder, _, name = path.rpartition(b"/")
+        self._enter(folder)
+        self._note(path)
+        os.mkdir(name, 0o755, dir_fd=self._parent.fd)
+        below = self._below(path)
+        with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
+            if below and below.folders:
+                self._copy_attributes(below, fd)
+            else:
+                os.chown(fd, *self._id_maps.root)
+                os.chmod(fd, 0o755)
+
+    # --- one maker for each type of entry --------------------------------------------------------
+
+    def _make_file(self, entry: Entry, name: bytes, path: bytes) -> None:
+        parent = self._parent.fd
+        mode = entry.mode
+        try:
+            fd = os.open(name, _CREATE, mode, dir_fd=parent)
+        except FileExistsError:
+            self._clear(name)
+            fd = os.open(name, _CREATE, mode, dir_fd=parent)
+        try:
+            self._reader.copy_data(fd)
+            self._content_size += entry.size
+            if self._as_created(entry):
+                os.utime(fd, ns=_times(entry))
+            else:
+                self._set_attributes(fd, entry)
+        finally:
+            os.close(fd)
+
+    def _make_folder(self, entry: Entry, name: bytes, path: bytes) -> None:
+        parent = self._parent.fd
+        created = True
+        try:
+            os.mkdir(name, entry.mode, dir_fd=parent)
+        except FileExistsError:
+            if stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
+                created = False
+            else:
+                self._clear(name)
+                os.mkdir(name, entry.mode, dir_fd=parent)
+        if created and self._as_created(entry):
+            os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
+            return
+        with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
+            self._set_attributes(fd, entry)
+
+    def _make_symlink(self, entry: Entry, name: bytes, path: bytes) -> None:
+        parent = self._parent.fd
+        try:
+            os.symlink(entry.linkname, name, dir_fd=parent)
+        except FileExistsError:
+            self._clear(name)
+            os.symlink(entry.linkname, name, dir_fd=parent)
+        self._content_size += len(entry.linkname)
+        self._set_link_attributes(entry, name)
+
+    def _make_hard_link(self, entry: Entry, name: bytes, path: bytes) -> None:
+        target = _clean(entry.linkname)
+        try:
+            self._link(target, name)
+        except FileExistsError:
+            if target == path:
+                raise ApplyError(
+                    f"{shown(entry.name)}: a hard link to itself cannot be made"
+                ) from None
+            self._clear(name)
+            self._link(target, name)
+        except FileNotFoundError:
+            below = self._below(target)
+            if below is None or below.folders:
+                raise ApplyError(
+                    f"{shown(entry.name)}: it is a hard link to {shown(target)}, "
+                    "which neither this layer nor one below it has as a file before this entry"
+                ) from None
+            folder = self._parent.path
+            self._copy_up(below, target)
+            self._enter(folder)
+            self._link(target, name)
+        status = os.lstat(name, dir_fd=self._parent.fd)
+        if stat.S_ISLNK(status.st_mode):
+            self._set_link_attributes(entry, name)
+        else:
+            owner = (status.st_uid, status.st_gid)
+            with self._handle(name) as handle:
+                self._set_attributes(handle, entry, owner)
+
+    def _make_node(self, entry: Entry, name: bytes, path: bytes) -> None:
+        if entry.type == ord("6"):
+            kind, device = stat.S_IFIFO, 0
+        elif not self._devices:
+            return  # As in the engine: a user namespace may not make devices.
+        else:
+            kind = stat.S_IFCHR if entry.type == ord("3") else stat.S_IFBLK
+            device = os.makedev(entry.devmajor, entry.devminor)
+        try:
+            os.mknod(name, kind | entry.mode, device, dir_fd=self._parent.fd)
+        except FileExistsError:
+            self._clear(name)
+            os.mknod(name, kind | entry.mode, device, dir_fd=self._parent.fd)
+        with self._handle(name) as handle:
+            self._set_attributes(handle, entry)
+
+    # --- what makers share -----------------------------------------------------------------------
+
+    def _clear(self, name: bytes) -> None:
+        """Remove whatever has this name in the current parent: the later entry wins."""
+        self._exact = False
+        try:
+            os.unlink(name, dir_fd=self._parent.fd)
+        except IsADirectoryError:
+            remove_tree(os.fsdecode(at(self._parent.fd, name)))
+
+    def _link(self, target: bytes, name: bytes) -> None:
+        folder, _, target_name = target.rpartition(b"/")
+        source = (
+            self._parent.fd
+            if folder == self._parent.path
+            else open_in_root(self._root, folder or b".", _FOLDER)
+        )
+        try:
+            os.link(
+                target_name,
+                name,
+                src_dir_fd=source,
+                dst_dir_fd=self._parent.fd,
+                follow_symlinks=False,
+            )
+        finally:
+            if source != self._parent.fd:
+                os.close(source)
+
+    def _copy_up(self, below: Found, path: bytes) -> None:
+        """Bring a file of a lower layer into this one, so that it can be linked to."""
+        folder, _, name = path.rpartition(b"/")
+        self._enter(folder)
+        parent = self._parent.fd
+        status = below.status
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(below.path), name, dir_fd=parent)
+            owner, times = (status.st_uid, status.st_gid), (status.st_atime_ns, status.st_mtime_ns)
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+            os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+        elif stat.S_ISREG(status.st_mode):
+            target = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            with open(below.path, "rb") as source, open(target, "wb", buffering=0) as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+                self._copy_attributes(below, copy.fileno())
+        else:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=parent)
+            with self._handle(name) as handle:
+                self._copy_attributes(below, handle)
+        self._content_size += status.st_size
+
+    def _as_created(self, entry: Entry) -> bool:
+        """Whether creating it gave this entry the owner and the permissions it wants."""
+        return (
+            not entry.xattrs
+            and self._parent.plain
+            and not entry.mode & (0o7000 | self._umask)
+            and self._id_maps.to_host(entry.uid, entry.gid) == self._own
+        )
+
+    def _set_attributes(
+        self, file: _File, entry: Entry, owner: tuple[int, int] | None = None
+    ) -> None:
+        """Make `file`, which belongs to `owner` if that is known, what its entry says."""
+        wanted = self._id_maps.to_host(entry.uid, entry.gid)
+        if wanted != owner:
+            os.chown(file, *wanted)
+        for name, value in entry.xattrs.items():
+            self._set_xattr(file, name, value)
+        os.chmod(file, entry.mode)
+        os.utime(file, ns=_times(entry))
+
+    def _set_link_attributes(self, entry: Entry, name: bytes) -> None:
+        """The same for a symbolic link, which has no permissions and cannot be opened."""
+        parent = self._parent.fd
+        owner = self._id_maps.to_host(entry.uid, entry.gid)
+        if owner != self._own or not self._parent.plain:
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+        for attribute, value in entry.xattrs.items():
+            self._set_xattr(at(parent, name), attribute, value, follow_symlinks=False)
+        os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
+
+    def _copy_attributes(self, below: Found, file: _File) -> None:
+        """Make `file` like one of a lower layer."""
+        status = below.status
+        os.chown(file, status.st_uid, status.st_gid)
+        for name in os.listxattr(below.path, follow_symlinks=False):
+            value = get_xattr(below.path, name)
+            if value is not None:
+                self._set_xattr(file, os.fsencode(name), value)
+        os.chmod(file, stat.S_IMODE(status.st_mode))
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def _set_xattr(
+        self, file: _File, name: bytes, value: bytes, follow_symlinks: bool = True
+    ) -> None:
+        if name.startswith((TRUSTED.encode(), USER.encode())):
+            return  # An image must not plant an overlayfs' own records.
+        try:
+            os.setxattr(file, name, value, follow_symlinks=follow_symlinks)
+        except OSError as error:
+            if error.errno not in _TOLERATED:
+                raise
+            self._warn(f"attribute {shown(name)} is not kept: {error.strerror}")
+
+    def _warn(self, text: str) -> None:
+        """Log something about this tar, but not once for each of its entries."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s", text)
+
+    @contextlib.contextmanager
+    def _opened(self, name: bytes, flags: int) -> Iterator[int]:
+        fd = os.open(name, flags, dir_fd=self._parent.fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _handle(self, name: bytes) -> Iterator[bytes]:
+        """A path to a file of any type, that no exchange of its name can lead elsewhere."""
+        with self._opened(name, _HANDLE) as fd:
+            yield b"/proc/self/fd/%d" % fd
+
+
+def shown(name: bytes) -> str:
+    """A name from a tar, fit to be read in a message."""
+    return repr(name.decode("utf-8", "backslashreplace"))
+
+
+def _clean(name: bytes) -> bytes:
+    """The path below the root that a name in a tar stands for; empty for the root itself."""
+    if not (name.startswith((b".", b"/")) or b"/." in name or b"//" in name):
+        return name.rstrip(b"/")
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def _times(entry: Entry) -> tuple[int, int]:
+    """Access and modification time; the engine never sets the former before the latter."""
+    modified = entry.mtime_ns if 0 <= entry.mtime_ns <= _LATEST else 0
+    accessed = entry.atime_ns
+    if accessed is None or not modified < accessed <= _LATEST:
+        return modified, modified
+    return accessed, modified
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,0 +1,38 @@
+"""Extended attributes, as an answer instead of an error when there is none.
+
+Easy to get wrong: os.getxattr follows symlinks unless told, and there is no form with a folder's
+descriptor; `at` makes the path that stands for one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Union
+
+PathOrFd = Union[str, bytes, int]
+
+_NONE = (errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def get_xattr(path_or_fd: PathOrFd, name: str) -> bytes | None:
+    """The attribute's value; None when the file or its file system has none such.
+
+    A symlink is asked itself.  A descriptor opened with O_PATH is no good (EBADF).
+    """
+    try:
+        if isinstance(path_or_fd, int):
+            return os.getxattr(path_or_fd, name)
+        return os.getxattr(path_or_fd, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NONE:
+            return None
+        raise
+
+
+def at(dir_fd: int, name: bytes) -> bytes:
+    """A path to `name` in an open folder, for calls that know no descriptors.
+
+    `name` must be a single name: in a longer path the kernel would follow symlinks.
+    """
+    return b"/proc/self/fd/%d/%s" % (dir_fd, name)

@@ -1,0 +1,316 @@
+"""How layers lie on the disk.  The layout is Moby's, so either driver can read the other's.
+
+::
+
+    HOME/                    0710
+    HOME/l/SHORT             a symbolic link to ../ID/diff; short, since mount(2) takes one page
+    HOME/ID/diff/            what the layer holds
+    HOME/ID/link             SHORT
+    HOME/ID/lower            l/SHORT:l/SHORT:…, nearest parent first       }
+    HOME/ID/work/            overlayfs' own                                } only with a parent
+    HOME/ID/merged/          where it is mounted, only while it is         }
+    HOME/ID/committed        empty: a child was made of it, it changes no more
+    HOME/ID/unpacking        empty: a tar is being unpacked, or was when the plugin died
+    HOME/.incomplete/        layers being made or removed; what is here at start is rubbish
+
+The last two are not Moby's, which does not mind them.  They are what makes a crash harmless: a
+layer appears under its id, and vanishes, by one rename; and one whose unpacking did not reach its
+end can never be taken for whole.
+
+Source: the package comment of the engine's ``daemon/graphdriver/overlay2/overlay.go``.
+Easy to get wrong: an empty ``link`` or ``lower`` is what a power failure leaves of one, and must
+not be believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import logging
+import os
+import re
+import secrets
+import threading
+from typing import Iterator
+
+from manuka.driver import DriverError
+from manuka.layers.idmap import IdMaps
+from manuka.linux.tree import remove_tree
+
+log = logging.getLogger(__name__)
+
+#: Lower layers of one mount: what fits into a page of mount data, and the engine's own limit.
+MAX_DEPTH = 128
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_SHORT = re.compile(r"[A-Z2-7]{26}")
+_INCOMPLETE = ".incomplete"
+
+
+class Layer:
+    """The paths of one layer, and the small files in it."""
+
+    def __init__(self, home: str, layer_id: str) -> None:
+        self.id = layer_id
+        self.home = home
+        self.path = f"{home}/{layer_id}"
+        self.diff = f"{self.path}/diff"
+        self.work = f"{self.path}/work"
+        self.merged = f"{self.path}/merged"
+        self.committed = f"{self.path}/committed"
+        self.unpacking = f"{self.path}/unpacking"
+
+    def exists(self) -> bool:
+        """Whether the layer is there, whole or not."""
+        return os.path.isdir(self.path)
+
+    def is_unpacking(self) -> bool:
+        """Whether a tar is being unpacked into it, or was when a plugin died."""
+        return os.path.exists(self.unpacking)
+
+    def is_committed(self) -> bool:
+        """Whether a child was ever made of it."""
+        return os.path.exists(self.committed)
+
+    def commit(self) -> None:
+        """Note that a child is made of it.  Children may be made on several threads at once."""
+        if not self.is_committed():
+            os.close(os.open(self.committed, os.O_WRONLY | os.O_CREAT, 0o600))
+
+    def lowers(self) -> list[str] | None:
+        """The short links below it (``l/SHORT``), nearest first; None for a base layer.
+
+        Raises DriverError when the file was damaged.
+        """
+        text = _read(f"{self.path}/lower")
+        if text is None:
+            return None
+        lowers = text.split(":")
+        if not all(_SHORT.fullmatch(lower[2:]) and lower.startswith("l/") for lower in lowers):
+            raise DriverError(
+                f"layer {self.id} is damaged: {self.path}/lower does not list its lower layers; "
+                "remove what uses it (docker rm, docker rmi) and pull or build it again"
+            )
+        return lowers
+
+    def short_link(self) -> str | None:
+        """The name of its short link; None when the file that tells it was lost or damaged."""
+        try:
+            text = _read(f"{self.path}/link")
+        except OSError as error:
+            log.warning("layer %s is damaged: %s", self.id, error)
+            return None
+        return text if text is not None and _SHORT.fullmatch(text) else None
+
+
+class Home:
+    """All layers of one driver.  Callers hold the lock of the ids they change."""
+
+    def __init__(self, path: str, id_maps: IdMaps) -> None:
+        """Make the folder what it has to be, and tidy up after a crash."""
+        self.path = path
+        self._id_maps = id_maps
+        self._incomplete = f"{path}/{_INCOMPLETE}"
+        self._repairing = threading.Lock()
+        own, (_, root_gid) = (os.geteuid(), os.getegid()), id_maps.root
+        _make_folder(path, 0o710, (own[0], root_gid))
+        _make_folder(f"{path}/l", 0o700, own)
+        _make_folder(self._incomplete, 0o700, own)
+        self._tidy()
+
+    def layer(self, layer_id: str) -> Layer:
+        """A layer's paths, whether it exists or not.  Raises DriverError for no plain name."""
+        if not _ID.fullmatch(layer_id) or layer_id == "l":
+            raise DriverError(f"{layer_id!r} cannot be a layer's id: it is no plain name")
+        return Layer(self.path, layer_id)
+
+    def existing(self, layer_id: str) -> Layer:
+        """The same; raises DriverError when there is no such layer."""
+        layer = self.layer(layer_id)
+        if not layer.exists():
+            raise DriverError(f"there is no layer {layer_id}")
+        return layer
+
+    def layers(self) -> list[Layer]:
+        """Every layer, in no order."""
+        with os.scandir(self.path) as entries:
+            return [
+                Layer(self.path, entry.name)
+                for entry in entries
+                if entry.name != "l" and _ID.fullmatch(entry.name) and entry.is_dir()
+            ]
+
+    # --- life and death --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def new_layer(self, layer: Layer, parent: Layer | None) -> Iterator[str]:
+        """Make a layer: the block may add to the folder it is given, then it appears.
+
+        Raises DriverError when the layer exists, or when `parent` cannot carry one.  After an
+        error nothing is left.
+        """
+        self._replace_half_made(layer)
+        lowers = [] if parent is None else self._lowers_for_child(parent)
+        short = _new_short_link()
+        staged = f"{self._incomplete}/{layer.id}.{short}"
+        link = f"{self.path}/l/{short}"
+        own, root = (os.geteuid(), os.getegid()), self._id_maps.root
+        try:
+            _make_folder(staged, 0o710, (own[0], root[1]))
+            yield staged
+            _make_folder(f"{staged}/diff", 0o755, root)
+            _write(f"{staged}/link", short)
+            if lowers:
+                _make_folder(f"{staged}/work", 0o700, root)
+                _write(f"{staged}/lower", ":".join(lowers))
+            os.symlink(f"../{layer.id}/diff", link)
+            if parent is not None:
+                parent.commit()
+            os.rename(staged, layer.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(link)
+            remove_tree(staged)
+            raise
+
+    def remove(self, layer: Layer) -> None:
+        """Remove a layer, which is not mounted.  One that does not exist is no error."""
+        short = layer.short_link()
+        removed = f"{self._incomplete}/{layer.id}.{secrets.token_hex(4)}"
+        try:
+            os.rename(layer.path, removed)
+        except FileNotFoundError:
+            return
+        if short is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self.path}/l/{short}")
+        remove_tree(removed)
+
+    def _replace_half_made(self, layer: Layer) -> None:
+        """An id is taken, unless by what a crash left: then that makes way."""
+        if not layer.exists():
+            return
+        if os.path.isdir(layer.diff) and layer.short_link() and not layer.is_unpacking():
+            raise DriverError(f"layer {layer.id} exists already")
+        log.warning("layer %s was left unfinished by a crash; it is made anew", layer.id)
+        self.remove(layer)
+
+    # --- short links -----------------------------------------------------------------------------
+
+    def diff_folders(self, layer: Layer) -> list[str]:
+        """The ``diff`` folders below a layer, nearest first.
+
+        Raises DriverError when a lower layer is gone.
+        """
+        return [self._follow(layer, lower) for lower in layer.lowers() or ()]
+
+    def _follow(self, layer: Layer, lower: str) -> str:
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"{self.path}/{lower}")
+                folder = os.path.normpath(f"{self.path}/l/{target}")
+                if os.path.isdir(folder):
+                    return folder
+            with self._repairing:
+                self._repair_links()
+        raise DriverError(
+            f"layer {layer.id} needs a layer that is gone: nothing in {self.path} has the short "
+            f"link {lower}; remove the images and containers that use it, and pull or build anew"
+        )
+
+    def _repair_links(self) -> None:
+        """Make short links again that a crash or a power failure lost.  Wants `_repairing`."""
+        for layer in self.layers():
+            short = layer.short_link()
+            if short is None:
+                continue
+            link, target = f"{self.path}/l/{short}", f"../{layer.id}/diff"
+            with contextlib.suppress(OSError):
+                if os.readlink(link) == target:
+                    continue
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(link)
+            os.symlink(target, link)
+            log.warning("layer %s: its short link %s was lost; made again", layer.id, short)
+
+    def _lowers_for_child(self, parent: Layer) -> list[str]:
+        """What a child's ``lower`` lists."""
+        if not parent.exists():
+            raise DriverError(f"the parent layer {parent.id} does not exist")
+        if parent.is_unpacking() or not os.path.isdir(parent.diff):
+            raise DriverError(
+                f"the parent layer {parent.id} is not whole: making it did not reach the end"
+            )
+        lowers = [f"l/{self._link_of(parent)}", *(parent.lowers() or ())]
+        if len(lowers) > MAX_DEPTH:
+            raise DriverError(f"max depth exceeded: a layer has at most {MAX_DEPTH} below it")
+        return lowers
+
+    def _link_of(self, layer: Layer) -> str:
+        """A layer's short link, found or made again when its file was lost."""
+        with self._repairing:
+            short = layer.short_link()
+            if short is not None:
+                return short
+            for name in os.listdir(f"{self.path}/l"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"{self.path}/l/{name}") == f"../{layer.id}/diff":
+                        short = name
+            if short is None:
+                short = _new_short_link()
+                os.symlink(f"../{layer.id}/diff", f"{self.path}/l/{short}")
+            log.warning("layer %s: its file 'link' was damaged; written again", layer.id)
+            _write(f"{layer.path}/link", short)
+            return short
+
+    def _tidy(self) -> None:
+        """Remove what a crash left, and restore what it lost."""
+        for name in os.listdir(self._incomplete):
+            log.warning("removing %s, left by a crash", f"{self._incomplete}/{name}")
+            try:
+                remove_tree(f"{self._incomplete}/{name}")
+            except OSError as error:
+                log.warning("it stays there: %s", error)
+        for name in os.listdir(f"{self.path}/l"):
+            link = f"{self.path}/l/{name}"
+            if os.path.islink(link) and not os.path.exists(link):
+                log.warning("removing the short link %s, which leads nowhere", link)
+                os.unlink(link)
+        self._repair_links()
+
+
+def _new_short_link() -> str:
+    return base64.b32encode(secrets.token_bytes(17)).decode("ascii")[:26]
+
+
+def _read(path: str) -> str | None:
+    """A small file's text; None when it is not there."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise
+
+
+def _write(path: str, text: str, mode: int = 0o644) -> None:
+    """Write a small file so that it is there whole or not at all."""
+    temporary = f"{path}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        os.fchmod(descriptor, mode)
+    os.rename(temporary, path)
+
+
+def _make_folder(path: str, mode: int, owner: tuple[int, int]) -> None:
+    """Make a folder, and those above it; one that exists gets the mode and the owner."""
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make_folder(parent, 0o711, (os.geteuid(), os.getegid()))
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+    os.chmod(path, mode)
+    os.chown(path, *owner)

@@ -1,0 +1,182 @@
+"""What a sandbox leaves on the host while it lives: folders to cover, data, control groups.
+
+Neighbours: `manuka.toolkit.keeper` is the only caller.  Easy to get wrong: removing a folder
+takes away every mount upon it *in every mount namespace*, so a folder that several sandboxes
+cover goes only with the last of them, and only if a sandbox made it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import glob
+import os
+import struct
+import subprocess
+import tempfile
+import time
+from typing import Iterator
+
+# Engine and containerd put sockets, state and optional plugins there whatever their
+# configuration says, so each sandbox covers them with folders of its own.
+COVERED = ("/run/docker", "/run/containerd", "/opt/containerd")
+
+DATA_PREFIX = "manuka-sandbox-"
+_MARK = "trusted.manuka.sandbox"
+_MARK_FILE = "made-by-manuka-sandbox"
+
+
+class SharedFolder:
+    """A folder that must exist on the host as long as any sandbox covers it.
+
+    One that was there before is left as it is.  One that a sandbox makes carries a mark, and a
+    shared lock of every sandbox that uses it; the last removes it, if it is empty.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd: int | None = None
+        parent = os.path.dirname(path)
+        self._parent = SharedFolder(parent) if not os.path.isdir(parent) else None
+        with _locked(parent):
+            made = not os.path.isdir(path)
+            if made:
+                os.mkdir(path, 0o755)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if made:
+                with contextlib.suppress(OSError):  # no extended attributes here: ours alone
+                    os.setxattr(fd, _MARK, b"1")
+            elif not _is_marked(fd):
+                os.close(fd)
+                return
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            self._fd = fd
+
+    def release(self) -> None:
+        if self._fd is not None:
+            with _locked(os.path.dirname(self.path)):
+                try:
+                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    pass
+                else:
+                    with contextlib.suppress(OSError):  # somebody put something into it
+                        os.rmdir(self.path)
+                os.close(self._fd)
+                self._fd = None
+        if self._parent is not None:
+            self._parent.release()
+
+
+class DataFolder:
+    """The folder of one sandbox, locked while its keeper lives.
+
+    kept: leave it at the end, to its owner; no later sandbox sweeps it away.
+    """
+
+    kept = False
+
+    def __init__(self, parent: str) -> None:
+        _sweep(parent)
+        self.path = tempfile.mkdtemp(prefix=DATA_PREFIX, dir=parent)
+        self.name = os.path.basename(self.path)
+        # Remapped root owners have to pass through, but nobody has to look around.
+        os.chmod(self.path, 0o711)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        with open(os.path.join(self.path, _MARK_FILE), "x"):
+            pass
+
+    def release(self) -> None:
+        if self.kept:
+            os.unlink(os.path.join(self.path, _MARK_FILE))
+        else:
+            remove_tree(self.path)
+        os.close(self._fd)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder with all that is in it; OSError with what is left when that fails.
+
+    ``rm`` follows no link, crosses no mount with this option, and knows no limit of depth.
+    """
+    for _ in range(2):
+        done = subprocess.run(
+            ["rm", "-rf", "--one-file-system", "--", path],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        if done.returncode == 0:
+            return
+        _make_mutable(path)
+    raise OSError(errno.EBUSY, done.stderr.decode(errors="replace").strip(), path)
+
+
+def remove_cgroups(name: str, patience: float = 5.0) -> None:
+    """Remove the control groups called `name` from every hierarchy, once they are empty."""
+    deadline = time.monotonic() + patience
+    tops = [os.path.join(point, name) for point in _cgroup_mounts()]
+    while True:
+        for top in tops:
+            for folder, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):  # the last process is still on its way out
+                    os.rmdir(folder)
+        if not any(os.path.isdir(top) for top in tops) or time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+
+
+def _sweep(parent: str) -> None:
+    """Remove what sandboxes left whose keeper was killed: they hold no lock any more."""
+    for mark in glob.glob(os.path.join(parent, DATA_PREFIX + "*", _MARK_FILE)):
+        folder = os.path.dirname(mark)
+        with contextlib.suppress(OSError):
+            if os.lstat(folder).st_uid != 0:
+                continue
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(folder)
+                remove_cgroups(os.path.basename(folder))
+            finally:
+                os.close(fd)
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _is_marked(fd: int) -> bool:
+    try:
+        return os.getxattr(fd, _MARK) == b"1"
+    except OSError:
+        return False
+
+
+def _cgroup_mounts() -> list[str]:
+    with open("/proc/self/mounts") as mounts:
+        fields = [line.split() for line in mounts]
+    return [point for _, point, kind, *_ in fields if kind in ("cgroup", "cgroup2")]
+
+
+def _make_mutable(path: str) -> None:
+    """Take the immutable and append-only flags off a tree (ioctl_iflags(2))."""
+    get_flags, set_flags = 0x80086601, 0x40086602
+    for folder, _, files in os.walk(path):
+        for name in [folder] + [os.path.join(folder, file) for file in files]:
+            with contextlib.suppress(OSError):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    answer = fcntl.ioctl(fd, get_flags, struct.pack("l", 0))
+                    flags = struct.unpack("l", answer)[0]
+                    if flags & 0x30:
+                        fcntl.ioctl(fd, set_flags, struct.pack("l", flags & ~0x30))
+                finally:
+                    os.close(fd)

@@ -1,0 +1,76 @@
+"""The plugin's process in a sandbox: ``manuka serve`` on the socket where engines look for it.
+
+The sandbox covers ``/run/docker``, so the socket has its usual name without meeting another one
+on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Sequence
+
+from manuka.toolkit.daemon import Daemon
+from manuka.toolkit.namespace import Namespace, with_this_package
+
+SOCKET_FOLDER = "/run/docker/plugins"
+DEFAULT_NAME = "manuka"
+
+
+class Plugin(Daemon):
+    """``manuka serve`` for one driver.
+
+    driver: ``manuka`` for the one of this package, or what ``manuka serve --driver`` takes: a
+        ``MODULE:CLASS``, or a name from the entry points.
+    run_dir: where it records what must outlive it.
+    arguments: further ones for ``manuka serve``.
+    """
+
+    name = "the plugin"
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        log: str,
+        driver: str,
+        run_dir: str,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        super().__init__(namespace)
+        self.log = log
+        self.driver_name = name_of(driver)
+        self.socket = f"{SOCKET_FOLDER}/{self.driver_name}.sock"
+        self._arguments = ["--name", self.driver_name, "--run-dir", run_dir]
+        if driver != DEFAULT_NAME:
+            self._arguments += ["--driver", driver]
+        self._arguments += arguments
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "manuka", "serve", *self._arguments]
+
+    def environment(self) -> dict[str, str]:
+        return with_this_package(os.environ)
+
+    def is_ready(self) -> bool:
+        return accepts(self._namespace.inside(self.socket))
+
+
+def name_of(driver: str) -> str:
+    """The name by which the engine knows a driver; a ``MODULE:CLASS`` goes by the usual one.
+
+    It is not made from the class, for engines unmount behind the back of a driver whose name
+    ends like that of one of their own.
+    """
+    return DEFAULT_NAME if ":" in driver else driver
+
+
+def accepts(path: str) -> bool:
+    """Whether a process listens on the UNIX socket at `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(path)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,358 @@
+"""A Docker engine of one's own, on a storage driver of one's own, thrown away at the end.
+
+`Sandbox` puts a plugin and an engine into a private namespace and offers what tests need: start,
+stop and kill of each by itself, the docker client, a look at the mounts.  `main` is the command
+``manuka sandbox``.  Neighbours: `manuka.toolkit.namespace`, `manuka.toolkit.plugin` and
+`manuka.toolkit.engine` are the parts, `manuka.toolkit.demo` is what runs without a command.
+
+Nothing of another engine on the machine is touched, and nothing stays: all processes live in the
+namespace, and a keeper outside takes it down even if this process is killed.  Easy to get wrong:
+the order of the end.  Containers first, then the engine, which calls the plugin until its last
+moment, then the plugin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import types
+from typing import Any, Iterator, Mapping, Sequence
+
+from manuka.errors import ManukaError
+from manuka.linux.mountinfo import Mount
+from manuka.toolkit import engine as engines
+from manuka.toolkit.daemon import Daemon
+from manuka.toolkit.engine import BUILT_IN, Engine
+from manuka.toolkit.namespace import Namespace, SandboxError
+from manuka.toolkit.plugin import Plugin
+
+DATA_PARENT = "/var/tmp"
+_CLIENT_SETTINGS = ("DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+
+
+class Sandbox:
+    """An engine on a driver, within a ``with`` block; everything in it ends with the block.
+
+    engine: the path of a dockerd; None: the first on the PATH.
+    driver: ``manuka``, another driver as for ``manuka serve --driver``, which becomes a plugin
+        too, or the name of one that the engine has built in.
+    storage_opts: the engine's ``storage-opts``, each ``KEY=VALUE``.
+    data_dir: the folder in which the sandbox makes its own, for another disk; its path should be
+        short, as a socket lies in it.
+    keep: leave the sandbox's folder, with data and logs, at the end.
+    settings: further keys of the engine's daemon.json.
+    plugin_args: further arguments of ``manuka serve``.
+    files: the host's files that the sandbox sees with another content: ``{path: content}``.
+    """
+
+    def __init__(
+        self,
+        engine: str | None = None,
+        driver: str = "manuka",
+        storage_opts: Sequence[str] = (),
+        data_dir: str | None = None,
+        keep: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        plugin_args: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        if os.geteuid() != 0:
+            raise SandboxError("a sandbox mounts file systems: run it as root (sudo)")
+        self.program = engines.find(engine)
+        engines.check(self.program, driver)
+        self.driver = driver
+        self.keep = keep
+        self._parent = os.path.abspath(data_dir or DATA_PARENT)
+        self._storage_opts = storage_opts
+        self._settings = settings
+        self._plugin_args = plugin_args
+        self._files = dict(files or {})
+
+    def __enter__(self) -> Sandbox:
+        self.namespace = Namespace(self._parent, self.keep)
+        try:
+            self._prepare()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def data(self) -> str:
+        """The sandbox's folder."""
+        return self.namespace.data
+
+    @property
+    def logs(self) -> str:
+        """The folder of ``engine.log`` and ``plugin.log``."""
+        return os.path.join(self.data, "logs")
+
+    @property
+    def home(self) -> str:
+        """The folder where the driver keeps its layers, as the engine tells it."""
+        root: str = self.engine.request("GET", "/info")["DockerRootDir"]
+        return os.path.join(root, self.driver)
+
+    @property
+    def daemons(self) -> list[Daemon]:
+        """What runs, in the order of starting."""
+        return [self.engine] if self.plugin is None else [self.plugin, self.engine]
+
+    def start(self) -> None:
+        """Start the plugin, if there is one, and the engine; SandboxError with logs if not."""
+        try:
+            for daemon in self.daemons:
+                daemon.start()
+        except SandboxError as error:
+            raise SandboxError(f"{error}\n{self._last_words()}") from None
+
+    def stop(self) -> None:
+        """Stop engine and plugin; the sandbox and its data stay, for another `start`."""
+        for daemon in reversed(self.daemons):
+            daemon.stop()
+
+    def close(self) -> None:
+        """End everything: politely, or if something has crashed already, at once."""
+        try:
+            if all(daemon.running for daemon in self.daemons):
+                with contextlib.suppress(OSError, ManukaError):
+                    self.engine.kill_containers()
+                for daemon in reversed(self.daemons):
+                    daemon.stop(timeout=10)
+            for daemon in reversed(self.daemons):
+                daemon.kill()
+        finally:
+            self.namespace.close()
+
+    def inside(self, path: str) -> str:
+        """A path by which this process reaches `path` as it is in the sandbox, mounts and all."""
+        return self.namespace.inside(path)
+
+    def mounts(self) -> list[Mount]:
+        """What is mounted in the sandbox."""
+        return self.namespace.mounts()
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a docker client of this engine."""
+        env = {key: value for key, value in os.environ.items() if key not in _CLIENT_SETTINGS}
+        env["DOCKER_HOST"] = "unix://" + self.engine.socket
+        return env
+
+    def spawn(self, command: Sequence[str], **redirections: Any) -> subprocess.Popen[bytes]:
+        """Start a program inside, as a child of this process; arguments as `Namespace.spawn`."""
+        redirections.setdefault("env", self.environment())
+        return self.namespace.spawn(command, **redirections)
+
+    def docker(
+        self,
+        *arguments: str,
+        check: bool = True,
+        input: bytes | None = None,
+        timeout: float = 120,
+        client: str = "docker",
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the docker client and give its result, with output as bytes.
+
+        The client has an empty configuration of its own.
+        check: raise SandboxError, with what it said, when it fails.
+        env: variables to add.
+        """
+        command = [client, *arguments]
+        settings = dict(self.environment(), DOCKER_CONFIG=os.path.join(self.data, "client"))
+        settings.update(env or {})
+        child = self.spawn(
+            command,
+            env=settings,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            out, err = child.communicate(input, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
+            raise SandboxError(
+                "no end after {:g} s: {}\n{}".format(timeout, " ".join(command), self._last_words())
+            ) from None
+        if check and child.returncode != 0:
+            said = err.decode(errors="replace").strip()
+            raise SandboxError(
+                "{}: status {}: {}".format(" ".join(command), child.returncode, said)
+            )
+        return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+    def _prepare(self) -> None:
+        """Make the parts, and what they need on disk."""
+        log = os.path.join(self.logs, "{}.log").format
+        self.plugin: Plugin | None = None
+        if self.driver not in BUILT_IN:
+            run_dir = os.path.join(self.data, "run")
+            self.plugin = Plugin(
+                self.namespace, log("plugin"), self.driver, run_dir, self._plugin_args
+            )
+            self.driver = self.plugin.driver_name
+        self.engine = Engine(
+            self.namespace,
+            log("engine"),
+            self.program,
+            self.driver,
+            self._storage_opts,
+            self._settings,
+        )
+        os.mkdir(self.inside(self.logs))
+        for number, (path, content) in enumerate(self._files.items()):
+            substitute = os.path.join(self.data, f"file{number}")
+            with open(self.inside(substitute), "w") as file:
+                file.write(content)
+            self.namespace.bind(substitute, path)
+
+    def _last_words(self, lines: int = 12) -> str:
+        """The end of every log, and where the whole of it is."""
+        parts = []
+        for daemon in self.daemons:
+            text = daemon.log_text().strip()
+            if text:
+                end = "\n".join("  " + line for line in text.splitlines()[-lines:])
+                parts.append(f"the end of {daemon.name}'s log ({daemon.log}):\n{end}")
+        if not self.keep:
+            parts.append("the logs go with the sandbox; --keep leaves them in its folder")
+        return "\n".join(parts)
+
+
+def main(
+    engine: str | None,
+    driver: str,
+    storage_opts: list[str],
+    data_dir: str | None,
+    keep: bool,
+    command: list[str],
+) -> int:
+    """Run `command`, or the demonstration, in a sandbox; the exit status.
+
+    The status is the command's own, 128 + N if signal N ended it, 126 or 127 if it cannot be run,
+    and 1 if there is no sandbox.  Messages go to stderr, for stdout is the command's.
+    """
+    with _signals_as_exceptions():
+        try:
+            sandbox = Sandbox(engine, driver, storage_opts, data_dir, keep)
+            _say(f"starting Docker {sandbox.program.version_text} on {driver}")
+            with sandbox:
+                where = "in memory, at" if sandbox.namespace.in_memory else "in"
+                _say(f"ready; its data is {where} {sandbox.data}")
+                status = _run(sandbox, command) if command else _demonstrate(sandbox)
+                _report_losses(sandbox)
+                _say("stopping")
+                with _uninterrupted():
+                    sandbox.close()
+            if keep and not sandbox.namespace.in_memory:
+                _say(f"data and logs are kept in {sandbox.data}")
+            else:
+                _say("gone: no process, mount or folder is left")
+            return status
+        except ManukaError as error:
+            _say(str(error))
+            return 1
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+        except _Ended as ended:
+            return 128 + ended.number
+
+
+class _Ended(Exception):
+    """A signal asks this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _run(sandbox: Sandbox, command: list[str]) -> int:
+    """The command's exit status, as a shell gives it."""
+    with contextlib.ExitStack() as stack:
+        child: list[subprocess.Popen[bytes]] = []
+
+        def pass_on(number: int, frame: object) -> None:
+            if child:
+                child[0].send_signal(number)
+
+        # The terminal sends Ctrl-C and Ctrl-\ to the command itself; other signals come here only.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            stack.enter_context(_handler(number, lambda number, frame: None))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            stack.enter_context(_handler(number, pass_on))
+        try:
+            child.append(sandbox.spawn(command))
+        except FileNotFoundError:
+            _say(f"command not found: {command[0]}")
+            return 127
+        except PermissionError as error:
+            _say(f"cannot run {command[0]}: {error.strerror}")
+            return 126
+        status = child[0].wait()
+    _take_terminal_back()
+    return status if status >= 0 else 128 - status
+
+
+def _demonstrate(sandbox: Sandbox) -> int:
+    from manuka.toolkit.demo import demonstrate
+
+    demonstrate(sandbox)
+    return 0
+
+
+def _report_losses(sandbox: Sandbox) -> None:
+    for daemon in sandbox.daemons:
+        if not daemon.running:
+            _say(f"{daemon.name} did not last:\n{sandbox._last_words()}")
+            return
+
+
+def _say(text: str) -> None:
+    print("sandbox: " + text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _handler(number: int, handler: Any) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    def end(number: int, frame: object) -> None:
+        raise _Ended(number)
+
+    with _handler(signal.SIGTERM, end), _handler(signal.SIGHUP, end):
+        yield
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            stack.enter_context(_handler(number, signal.SIG_IGN))
+        yield
+
+
+def _take_terminal_back() -> None:
+    """Be in the terminal's foreground again after an interactive shell, for a Ctrl-C to come."""
+    with contextlib.suppress(OSError), _handler(signal.SIGTTOU, signal.SIG_IGN):
+        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
+            os.tcsetpgrp(0, os.getpgrp())

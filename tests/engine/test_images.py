@@ -1,0 +1,316 @@
+"""Images come in and go out as they are: import, load, commit, save, push, pull, rmi, prune."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from typing import Iterator
+
+import pytest
+
+from manuka.toolkit.sandbox import Sandbox
+
+from .images import Image, Layer, SavedImage, busybox, entries
+from .steps import box, inspect, layer_folders, layer_mounts, load, run
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(sandbox: Sandbox) -> Iterator[None]:
+    before = layer_folders(sandbox)
+    yield
+    assert layer_folders(sandbox) == before, "layers were left, or lost"
+    assert layer_mounts(sandbox) == []
+
+
+def three_layers(tag: str) -> Image:
+    """A file in the lowest layer is changed in the second and deleted in the third."""
+    return Image(
+        tag,
+        busybox(),
+        Layer().file("srv/one", b"1\n").folder("srv/sub").file("srv/sub/x", b"x").file("srv/two"),
+        Layer().file("srv/one", b"changed\n").whiteout("srv/two"),
+        Layer().folder("srv/sub").opaque("srv/sub").file("srv/sub/y", b"y"),
+    )
+
+
+def test_an_imported_tar_is_an_image_with_its_content(sandbox: Sandbox, name: str) -> None:
+    layer = busybox().file("srv/hello", b"hello\n", 0o640, owner=(7, 8))
+    said = sandbox.docker("import", "-", f"{name}:1", input=layer.tar).stdout.decode().strip()
+    image = inspect(sandbox, f"{name}:1")
+    assert image["Id"] == said
+    assert image["RootFS"]["Layers"] == [layer.diff_id]
+    assert image["Size"] == sum(entry.size or len(entry.linkname) for entry in entries(layer.tar))
+    assert run(sandbox, f"{name}:1", "cat /srv/hello; stat -c '%a %u %g' /srv/hello") == (
+        "hello\n640 7 8\n"
+    )
+    sandbox.docker("rmi", f"{name}:1")
+
+
+def test_a_loaded_image_has_the_ids_of_its_archive(sandbox: Sandbox, name: str) -> None:
+    image = three_layers(f"{name}:1")
+    load(sandbox, image)
+    found = inspect(sandbox, image.tag)
+    assert found["Id"] == image.id
+    assert found["RootFS"]["Layers"] == image.diff_ids
+    script = "cat /srv/one; ls /srv/sub /srv"
+    assert run(sandbox, image.tag, script) == "changed\n/srv:\none\nsub\n\n/srv/sub:\ny\n"
+    sandbox.docker("rmi", image.tag)
+
+
+def test_a_saved_image_is_byte_for_byte_what_was_loaded(
+    sandbox: Sandbox, native: Sandbox, name: str
+) -> None:
+    image = three_layers(f"{name}:1")
+    for engine in (sandbox, native):
+        load(engine, image)
+        saved = SavedImage(engine.docker("save", image.tag).stdout)
+        assert saved.id == image.id
+        assert saved.layers == [layer.tar for layer in image.layers]
+        engine.docker("rmi", image.tag)
+
+
+CHANGES = """
+cd /srv/tree
+echo new > new; chown 5:6 new; chmod 4755 new
+mkdir -p deep/er; echo x > deep/er/x; ln -s x deep/er/link; ln deep/er/x deep/er/hard
+mkfifo fifo; mknod null c 1 3
+rm b; rm -r ../../etc/motd
+touch -h -d @1000000000 new deep/er/* deep/er deep fifo null . .. /etc /srv
+"""
+
+
+def _as_listed(tar: bytes) -> list[tuple[object, ...]]:
+    """What a layer's stream says, but for the times of whiteouts, which are those of now.
+
+    Left out is what engines themselves write in different ways: the type of a file beside its
+    mode, and the names of owners as the host knows them; and the name of another deleted file
+    that the engine puts into a whiteout when the kernel shares one inode for several.
+    """
+    listed: list[tuple[object, ...]] = []
+    for entry in entries(tar):
+        whiteout = ".wh." in entry.name
+        listed.append(
+            (
+                *(entry.name, entry.type, entry.mode & 0o7777, entry.uid, entry.gid),
+                *(entry.size, entry.devmajor, entry.devminor),
+                "" if whiteout else entry.linkname,
+                *(sorted(entry.pax_headers), 0 if whiteout else entry.mtime),
+            )
+        )
+    return listed
+
+
+def test_a_committed_layer_is_the_one_that_overlay2_would_make(
+    sandbox: Sandbox, native: Sandbox, name: str
+) -> None:
+    listings = []
+    for engine in (sandbox, native):
+        engine.docker("run", "--network", "none", "--name", name, "box:1", "sh", "-ec", CHANGES)
+        engine.docker("commit", name, f"{name}:1")
+        engine.docker("rm", name)
+        saved = SavedImage(engine.docker("save", f"{name}:1").stdout)
+        assert saved.diff_ids == inspect(engine, f"{name}:1")["RootFS"]["Layers"]
+        listings.append(_as_listed(saved.layers[-1]))
+        engine.docker("rmi", f"{name}:1")
+    assert listings[0] == listings[1]
+    names = [entry[0] for entry in listings[0]]
+    assert {"srv/tree/new", "srv/tree/.wh.b", "etc/.wh.motd", "srv/tree/deep/er/x"} <= set(names)
+
+
+def test_a_container_of_a_committed_image_sees_what_was_committed(
+    sandbox: Sandbox, name: str
+) -> None:
+    sandbox.docker("run", "--network", "none", "--name", name, "box:1", "sh", "-ec", CHANGES)
+    sandbox.docker("commit", name, f"{name}:1")
+    sandbox.docker("rm", name)
+    script = "cd /srv/tree; ls; stat -c '%a %u %g %Y' new; cat deep/er/link; ls /etc"
+    words = run(sandbox, f"{name}:1", script).split()
+    assert words == [
+        *("a", "b2", "deep", "fifo", "link", "new", "null", "4755", "5", "6", "1000000000", "x"),
+        *("group", "hostname", "hosts", "mtab", "passwd", "resolv.conf"),
+    ]
+    sandbox.docker("rmi", f"{name}:1")
+
+
+def test_the_size_of_a_committed_layer_is_that_of_its_files(sandbox: Sandbox, name: str) -> None:
+    script = "head -c 12345 /dev/zero > /srv/zeros; ln /srv/zeros /srv/again; ln -s zeros /srv/s"
+    sandbox.docker("run", "--network", "none", "--name", name, "box:1", "sh", "-ec", script)
+    sandbox.docker("commit", name, f"{name}:1")
+    sandbox.docker("rm", name)
+    grown = inspect(sandbox, f"{name}:1")["Size"] - inspect(sandbox, "box:1")["Size"]
+    assert grown == 12345 + len("zeros")
+    sandbox.docker("rmi", f"{name}:1")
+
+
+def test_removing_an_image_leaves_the_layers_that_others_share(sandbox: Sandbox, name: str) -> None:
+    below = three_layers(f"{name}:1")
+    above = Image(f"{name}:2", *below.layers, Layer().file("srv/more"))
+    before = layer_folders(sandbox)
+    load(sandbox, below)
+    with_below = layer_folders(sandbox)
+    load(sandbox, above)
+    assert len(layer_folders(sandbox) - with_below) == 1
+    sandbox.docker("rmi", above.tag)
+    assert layer_folders(sandbox) == with_below
+    assert run(sandbox, below.tag, "cat /srv/one") == "changed\n"
+    sandbox.docker("rmi", below.tag)
+    assert layer_folders(sandbox) == before
+
+
+def test_prune_removes_what_is_not_used(sandbox: Sandbox, name: str) -> None:
+    load(sandbox, three_layers(f"{name}:1"))
+    sandbox.docker("run", "--network", "none", "--name", name, f"{name}:1", "true")
+    sandbox.docker("run", "-d", "--network", "none", "--name", name + "b", "box:1", "sleep", "1000")
+    sandbox.docker("system", "prune", "--all", "--force")
+    assert sandbox.docker("images", "-q").stdout.split() == [box().id[7:19].encode()]
+    assert sandbox.docker("ps", "-aq").stdout.count(b"\n") == 1
+    sandbox.docker("rm", "-f", name + "b")
+
+
+def test_an_image_of_125_layers_runs(sandbox: Sandbox, name: str) -> None:
+    image = Image(f"{name}:1", busybox())
+    for number in range(1, 125):
+        image.add(Layer().file(f"srv/{number}", b"%d\n" % number).file("srv/top", b"%d" % number))
+    load(sandbox, image)
+    assert inspect(sandbox, image.tag)["RootFS"]["Layers"] == image.diff_ids
+    output = run(sandbox, image.tag, "cat /srv/top; cat /srv/1 /srv/77; ls /srv | wc -l")
+    assert output == "1241\n77\n125\n"
+    saved = SavedImage(sandbox.docker("save", image.tag).stdout)
+    assert saved.diff_ids == image.diff_ids
+    sandbox.docker("rmi", image.tag)
+
+
+def test_a_broken_archive_is_refused_and_leaves_nothing(sandbox: Sandbox, name: str) -> None:
+    whole = Layer().file("srv/big", os.urandom(3_000_000))
+    image = Image(f"{name}:1", busybox(), whole)
+    cut = image.archive()
+    place = cut.index(whole.tar[512:2000]) + 1_000_000
+    result = sandbox.docker("load", input=cut[:place], check=False)
+    assert result.returncode != 0
+    assert sandbox.docker("images", "-q", f"{name}:1").stdout == b""
+
+
+@pytest.fixture(scope="module")
+def registry(workshop: str) -> Iterator[str]:
+    """The address of a registry on this machine, which engines trust since it is local."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if program is None:
+        pytest.skip("no registry: apt-get install docker-registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = os.path.join(workshop, "registry")
+    os.mkdir(folder)
+    config = os.path.join(folder, "config.yml")
+    with open(config, "w") as file:
+        file.write(
+            f"version: 0.1\n"
+            f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+            f"http: {{addr: '127.0.0.1:{port}', secret: tests}}\nlog: {{level: error}}\n"
+        )
+    with open(os.path.join(folder, "log"), "w") as log:
+        server = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
+    try:
+        _wait_for_port(port)
+        yield f"localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+        shutil.rmtree(folder)
+
+
+def _wait_for_port(port: int) -> None:
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+def test_a_pushed_image_comes_back_the_same(
+    sandbox: Sandbox, native: Sandbox, registry: str, name: str
+) -> None:
+    image = three_layers(f"{registry}/{name}:1")
+    load(sandbox, image)
+    sandbox.docker("push", image.tag)
+    pushed = inspect(sandbox, image.tag)
+    sandbox.docker("rmi", image.tag)
+    for engine in (sandbox, native):
+        engine.docker("pull", image.tag)
+        pulled = inspect(engine, image.tag)
+        assert pulled["Id"] == image.id
+        assert pulled["RootFS"]["Layers"] == image.diff_ids
+        assert pulled["RepoDigests"] == pushed["RepoDigests"]
+        assert run(engine, image.tag, "cat /srv/one") == "changed\n"
+        engine.docker("rmi", image.tag)
+
+
+def test_a_container_that_was_committed_can_be_pushed_and_pulled(
+    sandbox: Sandbox, registry: str, name: str
+) -> None:
+    tag = f"{registry}/{name}:1"
+    sandbox.docker("run", "--network", "none", "--name", name, "box:1", "sh", "-ec", CHANGES)
+    sandbox.docker("commit", name, tag)
+    sandbox.docker("rm", name)
+    committed = inspect(sandbox, tag)
+    sandbox.docker("push", tag)
+    sandbox.docker("rmi", tag)
+    sandbox.docker("pull", tag)
+    assert inspect(sandbox, tag)["Id"] == committed["Id"]
+    assert run(sandbox, tag, "cat /srv/tree/new") == "new\n"
+    sandbox.docker("rmi", tag)
+
+
+def test_two_pulls_at_once_share_what_is_common(sandbox: Sandbox, registry: str, name: str) -> None:
+    common = [busybox(), *(Layer().file(f"srv/{i}", os.urandom(300_000)) for i in range(5))]
+    images = [
+        Image(f"{registry}/{name}:{tag}", *common, Layer().file("srv/tag", tag.encode()))
+        for tag in ("a", "b")
+    ]
+    for image in images:
+        load(sandbox, image)
+        sandbox.docker("push", image.tag)
+    sandbox.docker("rmi", *(image.tag for image in images))
+    pulls = [
+        sandbox.spawn(["docker", "pull", "-q", image.tag], stdout=subprocess.DEVNULL)
+        for image in images
+    ]
+    assert [pull.wait(60) for pull in pulls] == [0, 0]
+    for image in images:
+        assert inspect(sandbox, image.tag)["RootFS"]["Layers"] == image.diff_ids
+        assert run(sandbox, image.tag, "cat /srv/tag") == image.tag[-1]
+    sandbox.docker("rmi", *(image.tag for image in images))
+
+
+def test_a_layer_with_much_padding_behind_its_end_keeps_its_digest(
+    sandbox: Sandbox, name: str
+) -> None:
+    padded = busybox().tar + bytes(1 << 20)
+    sandbox.docker("import", "-", f"{name}:1", input=padded)
+    saved = SavedImage(sandbox.docker("save", f"{name}:1").stdout)
+    assert saved.diff_ids == inspect(sandbox, f"{name}:1")["RootFS"]["Layers"]
+    assert saved.layers == [padded]
+    sandbox.docker("rmi", f"{name}:1")
+
+
+def test_an_exported_container_is_its_whole_tree(sandbox: Sandbox, name: str) -> None:
+    script = "echo new > /srv/new; rm /etc/motd"
+    sandbox.docker("run", "--network", "none", "--name", name, "box:1", "sh", "-ec", script)
+    exported = sandbox.docker("export", name).stdout
+    sandbox.docker("rm", name)
+    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+        found = {entry.name: entry for entry in tar}
+        content = tar.extractfile("srv/new")
+        assert content is not None
+        assert content.read() == b"new\n"
+    assert "etc/motd" not in found
+    assert found["srv/tree/a"].mode & 0o7777 == 0o640
+    assert (found["srv/tree/a"].uid, found["srv/tree/a"].gid) == (1000, 1000)
+    assert found["srv/tree/b2"].islnk() or found["srv/tree/b"].islnk()
+    assert {"bin/busybox", "bin/sh", "srv/tree/link"} <= set(found)
