@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any, Callable, Iterable, List
 
@@ -71,6 +72,7 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         sock = listener.sock
         self._listener = listener
         self._stopping = False
+        self._stop_lock = threading.RLock()  # a signal may come while this thread holds it
         self._watchdog = notify.watchdog_interval()
         self._next_sign_of_life = 0.0
         dispatcher = Dispatcher()
@@ -108,13 +110,15 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         for channel in self._channels():
             channel.handle_close()
         if finished:  # a thread that goes on may still pull it
-            self.trigger.close()
+            with self._stop_lock:
+                self.trigger.close()
 
     def stop(self) -> None:
         """Let `run` return."""
-        if not self._stopping:
-            self._stopping = True
-            self.pull_trigger()
+        with self._stop_lock:
+            if not self._stopping:
+                self._stopping = True
+                self.pull_trigger()
 
     def _turn(self, timeout: float) -> None:
         wasyncore.poll2(timeout, self._map)

@@ -6,6 +6,7 @@ Neighbours: `images` makes the images, `conftest` the engines.
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from manuka.toolkit.sandbox import Sandbox
@@ -80,3 +81,13 @@ def layer_mounts(sandbox: Sandbox) -> list[str]:
 def layer_folders(sandbox: Sandbox) -> set[str]:
     """The driver's folders of layers, by their ids."""
     return set(os.listdir(sandbox.inside(sandbox.home))) - {"l"}
+
+
+def assert_soon(sandbox: Sandbox, folders: set[str], mounts: list[str]) -> None:
+    """Layers and mounts are these; engines let go of a layer a moment after their answer."""
+    deadline = time.monotonic() + 5
+    while (layer_folders(sandbox), layer_mounts(sandbox)) != (folders, mounts):
+        if time.monotonic() > deadline:
+            assert layer_folders(sandbox) == folders, "layers were left, or lost"
+            assert layer_mounts(sandbox) == mounts, "mounts were left, or lost"
+        time.sleep(0.05)

@@ -15,6 +15,7 @@ from manuka.toolkit.sandbox import Sandbox
 
 from .images import Image, Layer, entries
 from .steps import (
+    assert_soon,
     inspect,
     layer_folders,
     layer_mounts,
@@ -30,8 +31,7 @@ def _nothing_stays(sandbox: Sandbox) -> Iterator[None]:
     folders, mounts = layer_folders(sandbox), layer_mounts(sandbox)
     yield
     sandbox.docker("container", "prune", "-f")
-    assert layer_folders(sandbox) == folders, "layers were left, or lost"
-    assert layer_mounts(sandbox) == mounts, "mounts were left, or lost"
+    assert_soon(sandbox, folders, mounts)
 
 
 def diff(sandbox: Sandbox, container: str) -> list[str]:

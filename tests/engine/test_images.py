@@ -16,15 +16,14 @@ import pytest
 from manuka.toolkit.sandbox import Sandbox
 
 from .images import Image, Layer, SavedImage, busybox, entries
-from .steps import box, inspect, layer_folders, layer_mounts, load, run
+from .steps import assert_soon, box, inspect, layer_folders, load, run
 
 
 @pytest.fixture(autouse=True)
 def _nothing_stays(sandbox: Sandbox) -> Iterator[None]:
     before = layer_folders(sandbox)
     yield
-    assert layer_folders(sandbox) == before, "layers were left, or lost"
-    assert layer_mounts(sandbox) == []
+    assert_soon(sandbox, before, [])
 
 
 def three_layers(tag: str) -> Image:

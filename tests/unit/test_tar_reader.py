@@ -190,17 +190,28 @@ def tree(tmp_path: Path) -> Path:
     os.link(root / "small", root / "twin")
     (root / "small").chmod(0o4755)
     os.mkfifo(root / "pipe")
-    for path in [*root.rglob("*"), root]:
-        os.utime(path, ns=(0, 1600000000_000000000), follow_symlinks=False)
+    set_times(root)
     return root
 
 
-def check_tree(stream: bytes, tree: Path, folder: Path, without: str = "") -> None:
+def set_times(tree: Path) -> None:
+    for path in tree.rglob("*"):
+        os.utime(path, ns=(0, 1600000000_000000000), follow_symlinks=False)
+
+
+def fit_to(format: str, tree: Path) -> None:
+    """Take out of the tree what an old format cannot hold."""
+    if format in ("v7", "ustar"):
+        (tree / "folder" / ("long" * 30)).unlink()
+        (tree / "pipe").unlink()
+        set_times(tree)
+
+
+def check_tree(stream: bytes, tree: Path, folder: Path) -> None:
     entries = {entry.name.decode(): entry for entry in read(stream)}
     entries.pop(".", None)
     entries = {os.path.normpath(name): entry for name, entry in entries.items()}
     expected = {str(path.relative_to(tree)): path for path in tree.rglob("*")}
-    expected.pop(without, None)
     assert entries.keys() == expected.keys()
     for name, entry in entries.items():
         status = expected[name].lstat()
@@ -217,19 +228,14 @@ def check_tree(stream: bytes, tree: Path, folder: Path, without: str = "") -> No
 
 @pytest.mark.parametrize("format", ["v7", "oldgnu", "gnu", "ustar", "posix"])
 def test_a_tree_packed_by_gnu_tar_is_read(format: str, tree: Path, tmp_path: Path) -> None:
-    without = ""
-    if format == "v7":
-        (tree / "folder" / ("long" * 30)).unlink()
-        (tree / "pipe").unlink()
+    fit_to(format, tree)
     command = ["tar", "-C", str(tree), f"--format={format}", "-c", "."]
-    check_tree(subprocess.check_output(command), tree, tmp_path, without)
+    check_tree(subprocess.check_output(command), tree, tmp_path)
 
 
 @pytest.mark.parametrize("format", ["gnutar", "pax", "ustar", "v7"])
 def test_a_tree_packed_by_bsdtar_is_read(format: str, tree: Path, tmp_path: Path) -> None:
-    if format == "v7":
-        (tree / "folder" / ("long" * 30)).unlink()
-        (tree / "pipe").unlink()
+    fit_to(format, tree)
     command = ["bsdtar", "-C", str(tree), f"--format={format}", "-cf", "-", "."]
     check_tree(subprocess.check_output(command), tree, tmp_path)
 
@@ -505,7 +511,7 @@ def test_an_unknown_type_is_refused_by_its_entry_s_name(kind: bytes) -> None:
     ],
 )
 def test_malformed_headers_are_refused(stream: bytes) -> None:
-    with pytest.raises(TarError, match='tar entry ".*" at byte'):
+    with pytest.raises(TarError, match=r'tar entry ".*" at byte'):
         read(stream + END)
 
 
@@ -532,7 +538,7 @@ def sparse(*records: Tuple[bytes, bytes], size: bytes = b"1000") -> bytes:
     ],
 )
 def test_a_sparse_map_that_does_not_fit_is_refused(records: List[Tuple[bytes, bytes]]) -> None:
-    with pytest.raises(TarError, match="sparse"):
+    with pytest.raises(TarError, match=r"sparse|PAX number"):
         read(sparse(*records) + block(size=5) + padded(b"hello") + END)
 
 
@@ -549,7 +555,7 @@ def test_a_sparse_map_is_not_read_longer_than_one_mebibyte() -> None:
     fields = {386: b"00000000000\x00000000000000\0", 482: b"\1", 483: b"00000000000\0"}
     stream = block(kind=b"S", magic=GNU, fields=fields)
     with pytest.raises(TarError, match="too long"):
-        next(iter(TarReader(Endless(stream, b"\1"))))
+        next(iter(TarReader(Endless(stream, b"0"))))
 
 
 @pytest.mark.parametrize("kind", [b"x", b"L", b"K"])

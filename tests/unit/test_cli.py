@@ -1,0 +1,206 @@
+"""The command line: what it accepts, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+from folder_driver import FolderDriver
+
+from manuka import __version__
+from manuka.cli import UsageError, load_driver, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FOLDERS = ["--driver", "folder_driver:FolderDriver"]
+
+
+def _complaint(capsys: pytest.CaptureFixture, arguments: List[str], code: int) -> str:  # type: ignore[type-arg]
+    assert main(arguments) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("manuka: ")
+    assert said.err.count("\n") == 1
+    return str(said.err[len("manuka: ") : -1])
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:  # type: ignore[type-arg]
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"manuka {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["sandbox"]])
+def test_help_has_examples(capsys: pytest.CaptureFixture, command: List[str]) -> None:  # type: ignore[type-arg]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    assert f"examples:\n  manuka {' '.join(command)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["frob"], ["serve", "--frob"], ["serve", "extra"], ["serve", "--log", "info"]]
+)
+def test_wrong_arguments_end_with_2(arguments: List[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["overlay2", "overlay", "vfs", "btrfs", "zfs", "aufs",
+                                  "devicemapper", "fuse-overlayfs"])  # fmt: skip
+def test_a_name_that_engines_take_for_their_own_is_refused(
+    capsys: pytest.CaptureFixture, name: str  # type: ignore[type-arg]
+) -> None:
+    said = _complaint(capsys, ["serve", "--name", name], 2)
+    assert "they would never ask the plugin" in said
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".x", "a b"])
+def test_a_name_that_is_no_plain_one_is_refused(
+    capsys: pytest.CaptureFixture, name: str  # type: ignore[type-arg]
+) -> None:
+    assert "is no plain name" in _complaint(capsys, ["serve", "--name", name], 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--home", "/h", "--storage-opt", "x"], "--storage-opt: expected KEY=VALUE, got 'x'"),
+        (["--home", "/h", "--storage-opt", "=x"], "--storage-opt: expected KEY=VALUE, got '=x'"),
+        (["--storage-opt", "a=b"], "--storage-opt needs --home"),
+        (["--driver", "nowhere:Driver"], "--driver: cannot load 'nowhere:Driver': ModuleNotFound"),
+        (["--driver", "folder_driver:Nothing"], "--driver: cannot load 'folder_driver:Nothing': "),
+        (["--driver", ":X"], "--driver: cannot load ':X': ValueError"),
+        (["--driver", "os:getcwd"], "--driver: 'os:getcwd' is no subclass of manuka.GraphDriver"),
+        (["--driver", "json:JSONDecoder"], "--driver: 'json:JSONDecoder' is no subclass of"),
+        (["--driver", "nothing"], "--driver: 'nothing' is neither MODULE:CLASS nor a driver that"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="serve wants root")
+def test_what_cannot_be_served_is_explained(
+    capsys: pytest.CaptureFixture, arguments: List[str], said: str  # type: ignore[type-arg]
+) -> None:
+    assert _complaint(capsys, ["serve", *arguments], 2).startswith(said)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="serve wants root")
+def test_a_module_that_is_broken_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch  # type: ignore[type-arg]
+) -> None:
+    (tmp_path / "broken_driver.py").write_text("def oops(:\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    said = _complaint(capsys, ["serve", "--driver", "broken_driver:X"], 2)
+    assert said.startswith("--driver: cannot load 'broken_driver:X': SyntaxError: ")
+
+
+def test_only_root_may_serve(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch  # type: ignore[type-arg]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert _complaint(capsys, ["serve"], 1).startswith("serve needs root")
+
+
+def test_a_driver_is_loaded_by_module_and_class() -> None:
+    assert load_driver("folder_driver:FolderDriver") is FolderDriver
+
+
+def test_a_driver_is_loaded_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "someones-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: someones\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[manuka.drivers]\nfolders = folder_driver:FolderDriver\n"
+    )
+    script = (
+        "from manuka.cli import load_driver, ManukaError\n"
+        "print(load_driver('folders').__name__)\n"
+        "try:\n"
+        "    load_driver('other')\n"
+        "except ManukaError as error:\n"
+        "    print(error)\n"
+    )
+    path = f"{ROOT}:{ROOT / 'tests' / 'unit'}:{tmp_path}"
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        env=dict(os.environ, PYTHONPATH=path),
+        stdout=subprocess.PIPE,
+        check=True,
+        universal_newlines=True,
+    ).stdout.splitlines()
+    assert said[0] == "FolderDriver"
+    assert "folders" in said[1].partition("(installed: ")[2]
+
+
+def test_a_driver_in_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here_driver.py").write_text(
+        "from folder_driver import FolderDriver\nclass Mine(FolderDriver): pass\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    assert load_driver("here_driver:Mine").__name__ == "Mine"
+    with pytest.raises(UsageError):
+        load_driver("here_driver:Yours")
+
+
+def test_the_sandbox_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = pytest.importorskip("manuka.toolkit.sandbox")
+    asked: Dict[str, Any] = {}
+
+    def fake(**arguments: Any) -> int:
+        asked.update(arguments)
+        return 7
+
+    monkeypatch.setattr(sandbox, "main", fake)
+    arguments = ["sandbox", *FOLDERS, "--engine", "/e", "--storage-opt", "a=b", "--keep"]
+    arguments += ["--data-dir", "/d", "--", "docker", "run", "--rm", "x"]
+    assert main(arguments) == 7
+    assert asked == {
+        "engine": "/e",
+        "driver": "folder_driver:FolderDriver",
+        "storage_opts": ["a=b"],
+        "data_dir": "/d",
+        "keep": True,
+        "command": ["docker", "run", "--rm", "x"],
+    }
+    assert main(["sandbox"]) == 7
+    assert asked["command"] == []
+    assert asked["driver"] == "manuka.overlay2:Overlay2"
+
+
+def test_the_command_imports_no_server_before_it_is_needed() -> None:
+    script = (
+        "import sys, manuka.cli\n"
+        "heavy = {'bottle', 'waitress', 'manuka.driver', 'manuka.server', 'manuka.toolkit'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        check=True,
+        universal_newlines=True,
+    ).stdout
+    assert said == "[]\n"
+
+
+def test_the_package_exports_what_an_author_needs() -> None:
+    import manuka
+    from manuka.driver import CreateOptions, DriverError, GraphDriver, Settings
+
+    assert manuka.GraphDriver is GraphDriver
+    assert manuka.Settings is Settings
+    assert manuka.CreateOptions is CreateOptions
+    assert manuka.DriverError is DriverError
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        manuka.Nothing  # noqa: B018
