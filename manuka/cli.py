@@ -312,8 +312,8 @@ def _entry_points() -> Any:
     try:
         from importlib import metadata
     except ImportError:  # Python 3.7
-        import pkg_resources  # type: ignore[import-untyped]
-
+        # Not an import statement: newer Pythons have it no more, nor its types.
+        pkg_resources: Any = importlib.import_module("pkg_resources")
         return {
             point.name: f"{point.module_name}:{'.'.join(point.attrs)}"
             for point in pkg_resources.iter_entry_points(ENTRY_POINTS)

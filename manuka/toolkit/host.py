@@ -39,7 +39,7 @@ class SharedFolder:
         self._fd: int | None = None
         parent = os.path.dirname(path)
         self._parent = SharedFolder(parent) if not os.path.isdir(parent) else None
-        with _locked(parent):
+        with _one_at_a_time():
             made = not os.path.isdir(path)
             if made:
                 os.mkdir(path, 0o755)
@@ -55,7 +55,7 @@ class SharedFolder:
 
     def release(self) -> None:
         if self._fd is not None:
-            with _locked(os.path.dirname(self.path)):
+            with _one_at_a_time():
                 try:
                     fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -144,8 +144,9 @@ def _sweep(parent: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _one_at_a_time() -> Iterator[None]:
+    """One sandbox on the machine at a time."""
+    fd = os.open("/run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

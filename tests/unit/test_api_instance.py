@@ -92,7 +92,7 @@ def test_a_failed_init_leaves_all_as_it_was(run_dir: Path, init: InitRequest) ->
     old = instance.driver()
     (run_dir / "driver" / "mounts").write_text("kept")
     record = (run_dir / "init.json").read_bytes()
-    with pytest.raises(DriverError, match="folder.broken"):
+    with pytest.raises(DriverError, match=r"folder\.broken"):
         instance.initialise(_broken(init))
     assert instance.driver() is old
     assert (run_dir / "driver" / "mounts").read_text() == "kept"

@@ -66,7 +66,22 @@ def test_plain_ids_are_taken(layer_id: str) -> None:
 
 @pytest.mark.parametrize(
     "layer_id",
-    ["l", ".", "..", "../x", "a/b", "/", ".hidden", "-x", "_x", "a b", "a\n", "ä", "x" * 256, "a\0"],
+    [
+        "l",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/",
+        ".hidden",
+        "-x",
+        "_x",
+        "a b",
+        "a\n",
+        "ä",
+        "x" * 256,
+        "a\0",
+    ],
 )
 @pytest.mark.parametrize("field", ["ID", "Parent"])
 def test_other_ids_are_refused(field: str, layer_id: str) -> None:
@@ -109,8 +124,8 @@ def test_an_empty_body_is_explained_and_not_read_as_empty_fields(parse: Any, bod
         (b'{"ID": "a", "MountLabel": {}}', "MountLabel: expected a string, got an object"),
         (b'{"ID": "a", "MountLabel": "x\\u0000"}', "MountLabel: expected a string without NUL"),
         (b'{"ID": "a", "MountLabel": "\\ud800"}', "MountLabel: expected whole Unicode"),
-        (b'{"ID": "a", "StorageOpt": []}', "StorageOpt: expected an object of strings, got a list"),
-        (b'{"ID": "a", "StorageOpt": {"size": 5}}', r"StorageOpt\['size'\]: expected a string, got"),
+        (b'{"ID": "a", "StorageOpt": []}', "StorageOpt: expected an object of strings"),
+        (b'{"ID": "a", "StorageOpt": {"size": 5}}', r"StorageOpt\['size'\]: expected a string"),
     ],
 )  # fmt: skip
 def test_a_malformed_layer_message_is_explained(body: bytes, complaint: str) -> None:

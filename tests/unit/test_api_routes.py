@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -131,7 +132,8 @@ def test_the_sixteen_calls_in_the_life_of_a_layer(fresh: Plugin) -> None:
     diff = fresh.call("GraphDriver.Diff", {"ID": "top", "Parent": "base"})
     assert (diff.status, diff.whole) == (200, True)
     assert diff.headers["content-type"] == "application/x-tar"
-    names = tarfile.open(fileobj=io.BytesIO(diff.body)).getnames()
+    with tarfile.open(fileobj=io.BytesIO(diff.body)) as tar:
+        names = tar.getnames()
     assert {"c", ".wh.a"} <= set(names)
     assert call("GraphDriver.Remove", {"ID": "top"}) == {}
     assert call("GraphDriver.Exists", {"ID": "top"}) == {"Exists": False}
@@ -267,9 +269,7 @@ def test_a_drivers_error_is_told_as_it_is(plugin: Plugin) -> None:
 
 def test_a_system_error_names_the_layer_and_the_path(plugin: Plugin) -> None:
     error = FileNotFoundError(2, "No such file or directory", "/h/diff")
-    assert _get(plugin, error).error == (
-        "layer 4f4f4f4f4f4f: No such file or directory: '/h/diff'"
-    )
+    assert _get(plugin, error).error == ("layer 4f4f4f4f4f4f: No such file or directory: '/h/diff'")
     error = OSError(18, "Invalid cross-device link", b"/a", None, b"/b")
     assert _get(plugin, error).error == (
         "layer 4f4f4f4f4f4f: Invalid cross-device link: '/a' -> '/b'"
@@ -280,7 +280,8 @@ def test_a_system_error_names_the_layer_and_the_path(plugin: Plugin) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [KeyError("x"), OSError("odd"), MemoryError("x"), SystemExit(3), RecursionError("deep")]
+    "fault",
+    [KeyError("x"), OSError("odd"), MemoryError("x"), SystemExit(3), RecursionError("deep")],
 )
 def test_a_bug_is_an_internal_error_whose_traceback_is_in_the_log_alone(
     plugin: Plugin, fault: BaseException, caplog: pytest.LogCaptureFixture
@@ -411,8 +412,6 @@ def test_a_diff_that_fails_half_way_is_broken_off_and_logged(
 def test_a_naive_diff_lets_go_of_its_mounts_when_the_engine_hangs_up(
     plugin: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     closed = threading.Event()
 
     def endless(*arguments: object) -> Iterator[bytes]:

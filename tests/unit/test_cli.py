@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ["--driver", "folder_driver:FolderDriver"]
 
 
-def _complaint(capsys: pytest.CaptureFixture, arguments: List[str], code: int) -> str:  # type: ignore[type-arg]
+def _complaint(capsys: pytest.CaptureFixture, arguments: List[str], code: int) -> str:
     assert main(arguments) == code
     said = capsys.readouterr()
     assert said.out == ""
@@ -28,7 +28,7 @@ def _complaint(capsys: pytest.CaptureFixture, arguments: List[str], code: int) -
     return str(said.err[len("manuka: ") : -1])
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:  # type: ignore[type-arg]
+def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
@@ -36,7 +36,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:  # type: ig
 
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["sandbox"]])
-def test_help_has_examples(capsys: pytest.CaptureFixture, command: List[str]) -> None:  # type: ignore[type-arg]
+def test_help_has_examples(capsys: pytest.CaptureFixture, command: List[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0
@@ -55,7 +55,8 @@ def test_wrong_arguments_end_with_2(arguments: List[str]) -> None:
 @pytest.mark.parametrize("name", ["overlay2", "overlay", "vfs", "btrfs", "zfs", "aufs",
                                   "devicemapper", "fuse-overlayfs"])  # fmt: skip
 def test_a_name_that_engines_take_for_their_own_is_refused(
-    capsys: pytest.CaptureFixture, name: str  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture,
+    name: str,
 ) -> None:
     said = _complaint(capsys, ["serve", "--name", name], 2)
     assert "they would never ask the plugin" in said
@@ -63,7 +64,8 @@ def test_a_name_that_engines_take_for_their_own_is_refused(
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", ".x", "a b"])
 def test_a_name_that_is_no_plain_one_is_refused(
-    capsys: pytest.CaptureFixture, name: str  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture,
+    name: str,
 ) -> None:
     assert "is no plain name" in _complaint(capsys, ["serve", "--name", name], 2)
 
@@ -84,14 +86,18 @@ def test_a_name_that_is_no_plain_one_is_refused(
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="serve wants root")
 def test_what_cannot_be_served_is_explained(
-    capsys: pytest.CaptureFixture, arguments: List[str], said: str  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture,
+    arguments: List[str],
+    said: str,
 ) -> None:
     assert _complaint(capsys, ["serve", *arguments], 2).startswith(said)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="serve wants root")
 def test_a_module_that_is_broken_is_no_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch  # type: ignore[type-arg]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "broken_driver.py").write_text("def oops(:\n")
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -101,7 +107,8 @@ def test_a_module_that_is_broken_is_no_traceback(
 
 
 def test_only_root_may_serve(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch  # type: ignore[type-arg]
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert _complaint(capsys, ["serve"], 1).startswith("serve needs root")
@@ -134,7 +141,7 @@ def test_a_driver_is_loaded_by_its_entry_point(
         env=dict(os.environ, PYTHONPATH=path),
         stdout=subprocess.PIPE,
         check=True,
-        universal_newlines=True,
+        text=True,
     ).stdout.splitlines()
     assert said[0] == "FolderDriver"
     assert "folders" in said[1].partition("(installed: ")[2]
@@ -189,7 +196,7 @@ def test_the_command_imports_no_server_before_it_is_needed() -> None:
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
         stdout=subprocess.PIPE,
         check=True,
-        universal_newlines=True,
+        text=True,
     ).stdout
     assert said == "[]\n"
 

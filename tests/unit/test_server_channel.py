@@ -1,4 +1,4 @@
-"""Waitress with live bodies and streamed replies, over real sockets and a plain WSGI application."""
+"""Waitress with live bodies and streamed replies, over real sockets."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_an_engine_faster_than_the_driver_has_to_wait() -> None:
         wire.sock.settimeout(0.5)
         data = memoryview(stream_head(APPLY) + chunked(bytes(8 << 20)))
         sent = 0
-        with pytest.raises(socket.timeout):
-            while True:
+        with contextlib.suppress(socket.timeout):
+            while sent < len(data):
                 sent += wire.sock.send(data[sent:])
         assert sent < 1 << 20
         go_on.set()

@@ -29,7 +29,14 @@ class Process:
         self, folder: Path, arguments: List[str], stdin: Any = None, environ: Any = None
     ) -> None:
         self.path = str(folder / "p" / "m.sock")
-        command = [sys.executable, "-m", "manuka", "serve", "--driver", "folder_driver:FolderDriver"]
+        command = [
+            sys.executable,
+            "-m",
+            "manuka",
+            "serve",
+            "--driver",
+            "folder_driver:FolderDriver",
+        ]
         command += ["--socket", self.path, "--run-dir", str(folder / "run"), *arguments]
         if stdin is not None:
             # As systemd does it: the socket is descriptor 3, and LISTEN_PID the process itself.
@@ -166,9 +173,7 @@ def test_what_a_driver_makes_has_the_mode_that_it_says(start: Any, tmp_path: Pat
     assert umask.split()[1] == "0000"
 
 
-def test_a_socket_of_systemd_is_served_and_outlives_the_service(
-    start: Any, tmp_path: Path
-) -> None:
+def test_a_socket_of_systemd_is_served_and_outlives_the_service(start: Any, tmp_path: Path) -> None:
     path = tmp_path / "systemd.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))

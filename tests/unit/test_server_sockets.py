@@ -150,7 +150,7 @@ def _activate(fd: int, path: Path, pid: str = "SELF", count: str = "1") -> List[
         stdin=fd,
         stdout=subprocess.PIPE,
         check=True,
-        universal_newlines=True,
+        text=True,
     )
     return result.stdout.splitlines()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import resource
@@ -446,6 +445,11 @@ def test_a_prefix_in_a_gnu_header_of_old_go_is_read() -> None:
     assert one(block(magic=GNU, fields={345: b"some/folder"})).name == b"some/folder/f"
 
 
+def test_what_is_neither_time_nor_text_in_a_gnu_header_is_ignored() -> None:
+    entry = one(block(magic=GNU, fields={345: b"caf\xe9"}))
+    assert (entry.name, entry.atime_ns) == (b"f", None)
+
+
 def test_the_prefix_of_star_ends_before_its_times() -> None:
     fields = {345: b"p" * 131 + b"13727410000\0" * 2, 508: b"tar\0"}
     assert one(block(fields=fields)).name == b"p" * 131 + b"/f"
@@ -754,23 +758,19 @@ def test_memory_does_not_grow_with_the_number_of_entries() -> None:
     list(TarReader(Generated(pieces(10))))
     tracemalloc.start()
     try:
-        count = sum(1 for _ in TarReader(Generated(pieces(30_000))))
+        count = sum(1 for _ in TarReader(Generated(pieces(20_000))))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert count == 30_000
+    assert count == 20_000
     assert peak < 8 * MIB
 
 
-def test_a_file_larger_than_memory_needs_no_more_than_the_buffer() -> None:
-    digest = hashlib.sha256()
-
+def test_a_large_file_needs_no_more_memory_than_the_buffer() -> None:
     def pieces() -> Iterator[bytes]:
         yield header(Entry(b"big", size=256 * MIB))
         for number in range(4096):
-            piece = b"%016d" % number * 4096
-            digest.update(piece)
-            yield piece
+            yield b"%016d" % number * 4096
         yield END
 
     tracemalloc.start()

@@ -1,0 +1,145 @@
+"""Smaller parts of the sandbox: names of drivers, the busybox image, namespaces."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from manuka.toolkit import busybox
+from manuka.toolkit.namespace import Namespace, SandboxError, with_this_package
+from manuka.toolkit.plugin import name_of
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    [
+        ("manuka", "manuka"),
+        ("manuka.overlay2:Overlay2", "manuka"),
+        ("mine:Driver", "manuka"),
+        ("installed", "installed"),
+    ],
+)
+def test_a_driver_has_a_name_that_no_engine_takes_for_its_own(driver: str, name: str) -> None:
+    assert name_of(driver) == name
+
+
+def test_a_script_and_a_short_file_are_no_static_programs(tmp_path: Path) -> None:
+    for number, content in enumerate((b"", b"#!/bin/sh\n" + b"#" * 100, b"\x7fELF\x02\x01")):
+        path = tmp_path / str(number)
+        path.write_bytes(content)
+        assert not busybox.is_static(str(path))
+
+
+def test_this_python_needs_a_dynamic_linker() -> None:
+    if (
+        b"interpreter"
+        not in subprocess.run(
+            ["readelf", "-l", os.path.realpath("/bin/sh")], stdout=subprocess.PIPE
+        ).stdout
+    ):
+        pytest.skip("no dynamically linked shell here")
+    assert not busybox.is_static(os.path.realpath("/bin/sh"))
+
+
+def test_the_image_is_a_busybox_with_links(tmp_path: Path) -> None:
+    program = tmp_path / "busybox"
+    program.write_bytes(b"program")
+    with tarfile.open(fileobj=io.BytesIO(busybox.image(str(program)))) as tar:
+        found = {entry.name: entry for entry in tar}
+        file = tar.extractfile("bin/busybox")
+        assert file is not None
+        assert file.read() == b"program"
+    assert found["bin/busybox"].mode == 0o755
+    assert found["bin/sh"].linkname == "busybox"
+    assert found["tmp"].mode == 0o1777
+
+
+def test_without_a_static_busybox_the_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SandboxError, match="apt-get install busybox-static"):
+        busybox.find()
+
+
+def test_another_python_finds_this_package_from_anywhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import manuka.toolkit"],
+        cwd=str(tmp_path),
+        env=with_this_package({"PYTHONPATH": "/elsewhere"}),
+    )
+    assert done.returncode == 0
+
+
+@needs_root
+def test_a_process_in_the_namespace_sees_only_what_is_in_it(tmp_path: Path) -> None:
+    namespace = Namespace(str(tmp_path))
+    try:
+        child = namespace.spawn(["sh", "-c", "echo $$; ls /proc"], stdout=subprocess.PIPE)
+        out = child.communicate(timeout=20)[0].decode().split()
+        pids = [int(name) for name in out[1:] if name.isdigit()]
+        assert 1 in pids
+        assert len(pids) <= 4, "its process 1, the shell, and ls"
+        assert os.getpid() not in pids
+        assert child.returncode == 0
+    finally:
+        namespace.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_root
+def test_a_mount_in_the_namespace_is_seen_by_all_in_it_and_by_nobody_else(tmp_path: Path) -> None:
+    namespace = Namespace(str(tmp_path))
+    try:
+        folder = os.path.join(namespace.data, "mounted")
+        os.mkdir(folder)
+        mount = shutil.which("mount") or pytest.skip("no mount program")
+        assert namespace.spawn([mount, "-n", "-t", "tmpfs", "none", folder]).wait(20) == 0
+        assert namespace.spawn(["sh", "-c", f"echo x > {folder}/x"]).wait(20) == 0
+        assert os.listdir(folder) == []
+        assert os.listdir(namespace.inside(folder)) == ["x"]
+        assert folder in [mount.mount_point for mount in namespace.mounts()]
+    finally:
+        namespace.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_root
+def test_the_end_of_the_namespace_ends_its_processes(tmp_path: Path) -> None:
+    namespace = Namespace(str(tmp_path))
+    child = namespace.spawn(["sleep", "1000"])
+    namespace.close()
+    assert child.wait(10) == -9
+    with pytest.raises(SandboxError, match="has ended"):
+        namespace.spawn(["true"])
+
+
+@needs_root
+def test_a_file_of_the_host_can_be_another_one_inside(tmp_path: Path) -> None:
+    substitute = tmp_path / "substitute"
+    substitute.write_text("another\n")
+    data = tmp_path / "data"
+    data.mkdir()
+    before = Path("/etc/passwd").read_text()
+    namespace = Namespace(str(data))
+    try:
+        namespace.bind(str(substitute), "/etc/passwd")
+        child = namespace.spawn(["cat", "/etc/passwd"], stdout=subprocess.PIPE)
+        assert child.communicate(timeout=20)[0] == b"another\n"
+        assert Path("/etc/passwd").read_text() == before
+    finally:
+        namespace.close()
+
+
+def test_a_folder_that_is_missing_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="missing"):
+        Namespace(str(tmp_path / "missing"))
