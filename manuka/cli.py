@@ -15,6 +15,7 @@ import importlib
 import logging
 import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Type
 
@@ -213,6 +214,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     run_dir = os.path.abspath(arguments.run_dir or f"/run/manuka/{name}")
     instance = DriverInstance(driver_class, run_dir)
+    signal.signal(signal.SIGTERM, _interrupt)  # until `serve` has its own way to stop
     listener = listen(arguments.socket or f"/run/docker/plugins/{name}.sock")
     try:
         if arguments.home is not None:
@@ -220,12 +222,14 @@ def _serve(arguments: argparse.Namespace) -> int:
             instance.initialise(InitRequest(home, tuple(arguments.storage_opt)))
         else:
             instance.restore()
-        app = make_app(instance)
-    except BaseException:
+        serve(make_app(instance), listener)
+    finally:
         listener.close()
-        raise
-    serve(app, listener)
     return 0
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:

@@ -119,7 +119,6 @@ class Unpacker(abc.ABC):
             if self._parent.fd != self._root:
                 os.close(self._parent.fd)
             os.close(self._root)
-        reader.drain()
         return Applied(self._content_size, self._exact)
 
     def _unpack(self, entry: Entry) -> None:

@@ -126,8 +126,10 @@ class Overlay2(GraphDriver):
                 mount_layer(layer, lowers, self._overlayfs.options, label, root)
             except OSError:
                 unmount_layer(layer)
+                labelled = f" with the label {label}" if label else ""
                 raise DriverError(
-                    f"mounting layer {layer.id} on {len(lowers)} layers failed: {error.strerror}"
+                    f"mounting layer {layer.id} on {len(lowers)} layers{labelled} failed: "
+                    f"{error.strerror}"
                 ) from error
 
     def put(self, layer_id: str) -> None:
@@ -144,6 +146,7 @@ class Overlay2(GraphDriver):
     def cleanup(self) -> None:
         """Unmount every layer: the engine stops, and no container is left."""
         unmount_below(self.settings.home)
+        self._counts.clear()
 
     # --- what the engine shows -------------------------------------------------------------------
 

@@ -55,6 +55,13 @@ class MountCounts:
         else:
             self._counts.pop(layer.id, None)
 
+    def clear(self) -> None:
+        """Forget all counts: nothing is mounted any more."""
+        self._counts.clear()
+        if self._folder is not None:
+            for name in os.listdir(self._folder):
+                os.unlink(f"{self._folder}/{name}")
+
     def _recorded(self, layer: Layer) -> int:
         if self._folder is not None:
             with contextlib.suppress(FileNotFoundError, ValueError):

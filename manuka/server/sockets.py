@@ -44,12 +44,16 @@ class Listener:
         return str(self.sock.getsockname())
 
     def close(self) -> None:
-        """Stop listening, and remove the socket's file if we made it and it is still the same."""
+        """Stop listening, and remove the socket's file if we made it and it is still the same.
+
+        May be called again.
+        """
+        path, self._path = self._path, None
         try:
-            if self._path is not None and _identity(self._path) == self._identity:
-                os.unlink(self._path)
+            if path is not None and _identity(path) == self._identity:
+                os.unlink(path)
         except OSError as error:
-            log.warning("cannot remove the socket %s: %s", self._path, error.strerror)
+            log.warning("cannot remove the socket %s: %s", path, error.strerror)
         self.sock.close()
 
 

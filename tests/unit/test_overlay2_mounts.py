@@ -334,7 +334,9 @@ def test_a_label_that_this_machine_does_not_know_is_refused_or_has_no_effect(dri
 
 def test_a_label_that_does_not_fit_is_a_clear_error_and_leaves_nothing(driver, home):
     label = "system_u:object_r:container_file_t:s0:" + ",".join(f"c{n}" for n in range(900))
-    with pytest.raises(DriverError, match="mounting layer two on 1 layers failed: .*longer than"):
+    with pytest.raises(
+        DriverError, match="mounting layer two on 1 layers with the label .* failed: .*longer than"
+    ):
         driver.get("two", label)
     assert mounted(home) == []
     assert not (home / "two" / "merged").exists()

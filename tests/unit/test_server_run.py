@@ -99,6 +99,14 @@ def test_a_signal_ends_the_service_cleanly_and_removes_its_socket(start: Any, si
     assert f"stopping: {signal.Signals(signum).name}" in log
 
 
+def test_a_signal_while_the_service_starts_leaves_no_socket_behind(start: Any) -> None:
+    process = start()
+    process.wait_for_socket()
+    log = process.end()  # at once
+    assert not os.path.exists(process.path)
+    assert "Traceback" not in log
+
+
 def test_a_stuck_layer_does_not_keep_the_service_from_stopping(start: Any, tmp_path: Path) -> None:
     process = start("--home", str(tmp_path / "home"))
     process.wait_for_socket()
