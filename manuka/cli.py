@@ -60,7 +60,11 @@ alone, the last ones are taken from the run folder.
 _SANDBOX_EXAMPLES = """\
 examples:
   manuka sandbox
+      a container is run, and shown with the layers that it is made of
+  manuka sandbox -- bash
       a shell in which docker talks to a private engine on manuka
+  manuka sandbox --driver overlay2 -- docker info
+      the same on the engine's own driver, to compare
   manuka sandbox --driver mydriver:Driver -- docker run --rm busybox true
   manuka sandbox --engine /opt/docker-26/dockerd --keep --data-dir /var/tmp/box
 """
@@ -130,7 +134,13 @@ def _add_serve(commands: Any) -> None:
         epilog=_SERVE_EXAMPLES,
     )
     parser.set_defaults(run=_serve)
-    _add_driver(parser)
+    parser.add_argument(
+        "--driver",
+        default=DEFAULT_DRIVER,
+        metavar="MODULE:CLASS",
+        help=f"the driver's class, or its name in the entry points {ENTRY_POINTS!r} "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--name", default="manuka", help="the plugin's name for the engine (default: %(default)s)"
     )
@@ -167,23 +177,21 @@ def _add_sandbox(commands: Any) -> None:
         epilog=_SANDBOX_EXAMPLES,
     )
     parser.set_defaults(run=_sandbox)
-    _add_driver(parser)
+    parser.add_argument(
+        "--driver",
+        default="manuka",
+        help="'manuka', a driver that the engine has built in, such as overlay2 or vfs, or one of "
+        "your own as for serve (default: %(default)s)",
+    )
     parser.add_argument("--engine", metavar="PATH", help="the dockerd to run (default: on PATH)")
     _add_storage_opt(parser, "an option for the driver, through the engine; may be repeated")
     parser.add_argument("--keep", action="store_true", help="keep images and layers afterwards")
     parser.add_argument("--data-dir", metavar="DIR", help="where they lie (default: temporary)")
     parser.add_argument(
-        "arguments", nargs="*", metavar="COMMAND", help="what to run (default: a shell)"
-    )
-
-
-def _add_driver(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--driver",
-        default=DEFAULT_DRIVER,
-        metavar="MODULE:CLASS",
-        help=f"the driver's class, or its name in the entry points {ENTRY_POINTS!r} "
-        "(default: %(default)s)",
+        "arguments",
+        nargs="*",
+        metavar="COMMAND",
+        help="what to run, with DOCKER_HOST set (default: show a container and its layers)",
     )
 
 

@@ -11,15 +11,17 @@ or behind it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import Sequence
 
 from manuka.layers import stack
-from manuka.layers.idmap import IDENTITY, IdMaps
+from manuka.layers.idmap import IDENTITY, IdMapError, IdMaps
 from manuka.layers.tar import Entry, Stream
 from manuka.layers.unpack import Applied, ApplyError, Unpacker
-from manuka.layers.whiteouts import TRUSTED, is_opaque, is_whiteout
+from manuka.layers.whiteouts import TRUSTED, is_whiteout
+from manuka.linux.xattr import at
 
 __all__ = ["Applied", "ApplyError", "apply_layer", "apply_overlay"]
 
@@ -57,7 +59,7 @@ class _Merging(Unpacker):
         self._unpacked.add(path)
 
     def _hide(self, entry: Entry, name: bytes) -> None:
-        if os.path.lexists(b"/proc/self/fd/%d/%s" % (self._parent.fd, name)):
+        if os.path.lexists(at(self._parent.fd, name)):
             self._clear(name)
 
     def _hide_below(self, folder: bytes) -> None:
@@ -82,16 +84,17 @@ class _Overlaying(Unpacker):
     ) -> None:
         super().__init__(root, id_maps)
         self._lowers: list[bytes] = [os.fsencode(lower) for lower in lowers]
+        self._layers: list[bytes] = [_path_of(self._root), *self._lowers]
         self._xattrs = overlay_xattrs
         self._root_is_opaque = False
 
     def _below(self, path: bytes) -> stack.Found | None:
-        return stack.find(self._lowers, path, self._xattrs)
+        return stack.find(self._layers, path, self._xattrs)
 
     def _hide(self, entry: Entry, name: bytes) -> None:
-        if is_opaque(self._parent.fd, self._xattrs):
-            # Nothing is left to hide, and the kernel would list such a whiteout as a file.
-            if os.path.lexists(b"/proc/self/fd/%d/%s" % (self._parent.fd, name)):
+        if not self._merges():
+            # Nothing is there to hide, and the kernel would list such a whiteout as a file.
+            if os.path.lexists(at(self._parent.fd, name)):
                 self._clear(name)
             return
         try:
@@ -99,8 +102,19 @@ class _Overlaying(Unpacker):
         except FileExistsError:
             self._clear(name)
             self._make_whiteout(name)
-        owner = self._id_maps.to_host(entry.uid, entry.gid)
-        os.chown(name, *owner, dir_fd=self._parent.fd, follow_symlinks=False)
+        # Nobody sees this owner, and the kernel's own whiteouts have none that could be mapped.
+        with contextlib.suppress(IdMapError):
+            owner = self._id_maps.to_host(entry.uid, entry.gid)
+            os.chown(name, *owner, dir_fd=self._parent.fd, follow_symlinks=False)
+
+    def _merges(self) -> bool:
+        """Whether something of lower layers shows through the current parent folder."""
+        if not self._parent.path:
+            return bool(self._lowers)
+        # The folder's own path: that in the tar may lead through symbolic links.
+        path = _path_of(self._parent.fd)[len(self._layers[0]) + 1 :]
+        found = stack.find(self._layers, path, self._xattrs)
+        return found is not None and len(found.folders) > 1
 
     def _hide_below(self, folder: bytes) -> None:
         if not folder:
@@ -108,19 +122,34 @@ class _Overlaying(Unpacker):
             return
         self._enter(folder)
         os.setxattr(self._parent.fd, self._xattrs + "opaque", b"y")
-        for name in os.listdir(self._parent.fd):
-            if is_whiteout(os.lstat(name, dir_fd=self._parent.fd)):
-                os.unlink(name, dir_fd=self._parent.fd)
+        # Whiteouts that are there already have nothing to hide any more, see `_hide`.
+        pending = [folder]
+        while pending:
+            path = pending.pop()
+            self._enter(path)
+            for text in os.listdir(self._parent.fd):
+                status = os.lstat(text, dir_fd=self._parent.fd)
+                if is_whiteout(status):
+                    os.unlink(text, dir_fd=self._parent.fd)
+                elif stat.S_ISDIR(status.st_mode):
+                    pending.append(path + b"/" + os.fsencode(text))
 
     def _finish(self) -> None:
         super()._finish()
         if not self._root_is_opaque:
             return
         # The kernel has no opaque roots: hide each name instead.
-        self._leave()
-        here = {os.fsencode(name) for name in os.listdir(self._parent.fd)}
-        for name in stack.visible_names(self._lowers, self._xattrs) - here:
-            self._make_whiteout(name)
+        here = {os.fsencode(name) for name in os.listdir(self._root)}
+        for name in stack.visible_names(self._lowers, self._xattrs):
+            self._enter(b"")
+            if name not in here:
+                self._make_whiteout(name)
+            elif stat.S_ISDIR(os.lstat(name, dir_fd=self._root).st_mode):
+                self._hide_below(name)
 
     def _make_whiteout(self, name: bytes) -> None:
         os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._parent.fd)
+
+
+def _path_of(fd: int) -> bytes:
+    return os.readlink(b"/proc/self/fd/%d" % fd)

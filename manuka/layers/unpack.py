@@ -28,7 +28,15 @@ from manuka.errors import ManukaError
 from manuka.layers.idmap import IdMapError, IdMaps
 from manuka.layers.stack import Found
 from manuka.layers.tar import Entry, Stream, TarReader
-from manuka.layers.whiteouts import AUFS_LINKS, AUFS_PREFIX, OPAQUE, PREFIX, TRUSTED, USER
+from manuka.layers.whiteouts import (
+    AUFS_LINKS,
+    AUFS_PREFIX,
+    OPAQUE,
+    PREFIX,
+    TRUSTED,
+    USER,
+    is_whiteout,
+)
 from manuka.linux.kernel import in_user_namespace, umask
 from manuka.linux.openat2 import open_in_root
 from manuka.linux.tree import remove_tree
@@ -127,7 +135,7 @@ class Unpacker(abc.ABC):
         if not name:
             return  # The root: as in the engine, it stays as the driver made it.
         if path.startswith(AUFS_PREFIX) and path != OPAQUE:
-            if not path.startswith(AUFS_LINKS):
+            if path != AUFS_LINKS and folder != AUFS_LINKS:
                 return
             self._exact = False
         elif name.startswith(PREFIX):
@@ -167,7 +175,10 @@ class Unpacker(abc.ABC):
         """Hear of each path that is being unpacked."""
 
     def _below(self, path: bytes) -> Found | None:
-        """What lower layers show at `path`, when they are not visible in the tree itself."""
+        """What shows through at `path` from lower layers, when these are not in the tree itself.
+
+        Asked only while nothing is at `path` in the tree.
+        """
         return None
 
     # --- parent folders --------------------------------------------------------------------------
@@ -205,9 +216,10 @@ class Unpacker(abc.ABC):
         folder, _, name = path.rpartition(b"/")
         self._enter(folder)
         self._note(path)
-        os.mkdir(name, 0o755, dir_fd=self._parent.fd)
         below = self._below(path)
+        os.mkdir(name, 0o755, dir_fd=self._parent.fd)
         with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
+            self._drop_inherited(fd)
             if below and below.folders:
                 self._copy_attributes(below, fd)
             else:
@@ -230,6 +242,7 @@ class Unpacker(abc.ABC):
             if self._as_created(entry):
                 os.utime(fd, ns=_times(entry))
             else:
+                self._drop_inherited(fd)
                 self._set_attributes(fd, entry)
         finally:
             os.close(fd)
@@ -249,6 +262,8 @@ class Unpacker(abc.ABC):
             os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
             return
         with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
+            if created:
+                self._drop_inherited(fd)
             self._set_attributes(fd, entry)
 
     def _make_symlink(self, entry: Entry, name: bytes, path: bytes) -> None:
@@ -263,27 +278,21 @@ class Unpacker(abc.ABC):
 
     def _make_hard_link(self, entry: Entry, name: bytes, path: bytes) -> None:
         target = _clean(entry.linkname)
+        if target == path:
+            raise ApplyError(f"{shown(entry.name)}: a hard link to itself cannot be made")
         try:
-            self._link(target, name)
-        except FileExistsError:
-            if target == path:
-                raise ApplyError(
-                    f"{shown(entry.name)}: a hard link to itself cannot be made"
-                ) from None
-            self._clear(name)
             self._link(target, name)
         except FileNotFoundError:
             below = self._below(target)
             if below is None or below.folders:
-                raise ApplyError(
-                    f"{shown(entry.name)}: it is a hard link to {shown(target)}, "
-                    "which neither this layer nor one below it has as a file before this entry"
-                ) from None
+                raise _missing(entry) from None
             folder = self._parent.path
             self._copy_up(below, target)
             self._enter(folder)
             self._link(target, name)
         status = os.lstat(name, dir_fd=self._parent.fd)
+        if is_whiteout(status):
+            raise _missing(entry)
         if stat.S_ISLNK(status.st_mode):
             self._set_link_attributes(entry, name)
         else:
@@ -294,17 +303,21 @@ class Unpacker(abc.ABC):
     def _make_node(self, entry: Entry, name: bytes, path: bytes) -> None:
         if entry.type == ord("6"):
             kind, device = stat.S_IFIFO, 0
-        elif not self._devices:
-            return  # As in the engine: a user namespace may not make devices.
         else:
             kind = stat.S_IFCHR if entry.type == ord("3") else stat.S_IFBLK
             device = os.makedev(entry.devmajor, entry.devminor)
+            if kind == stat.S_IFCHR and not device:
+                self._hide(entry, name)  # For an overlayfs this is what a whiteout looks like.
+                return
+            if not self._devices:
+                return  # As in the engine: a user namespace may not make devices.
         try:
             os.mknod(name, kind | entry.mode, device, dir_fd=self._parent.fd)
         except FileExistsError:
             self._clear(name)
             os.mknod(name, kind | entry.mode, device, dir_fd=self._parent.fd)
         with self._handle(name) as handle:
+            self._drop_inherited(handle)
             self._set_attributes(handle, entry)
 
     # --- what makers share -----------------------------------------------------------------------
@@ -319,21 +332,20 @@ class Unpacker(abc.ABC):
 
     def _link(self, target: bytes, name: bytes) -> None:
         folder, _, target_name = target.rpartition(b"/")
+        parent = self._parent.fd
         source = (
-            self._parent.fd
+            parent
             if folder == self._parent.path
             else open_in_root(self._root, folder or b".", _FOLDER)
         )
+        folders = {"src_dir_fd": source, "dst_dir_fd": parent}
         try:
-            os.link(
-                target_name,
-                name,
-                src_dir_fd=source,
-                dst_dir_fd=self._parent.fd,
-                follow_symlinks=False,
-            )
+            os.link(target_name, name, **folders, follow_symlinks=False)
+        except FileExistsError:
+            self._clear(name)
+            os.link(target_name, name, **folders, follow_symlinks=False)
         finally:
-            if source != self._parent.fd:
+            if source != parent:
                 os.close(source)
 
     def _copy_up(self, below: Found, path: bytes) -> None:
@@ -351,10 +363,12 @@ class Unpacker(abc.ABC):
             target = os.open(name, _CREATE, 0o600, dir_fd=parent)
             with open(below.path, "rb") as source, open(target, "wb", buffering=0) as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
+                self._drop_inherited(copy.fileno())
                 self._copy_attributes(below, copy.fileno())
         else:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=parent)
             with self._handle(name) as handle:
+                self._drop_inherited(handle)
                 self._copy_attributes(below, handle)
         self._content_size += status.st_size
 
@@ -366,6 +380,13 @@ class Unpacker(abc.ABC):
             and not entry.mode & (0o7000 | self._umask)
             and self._id_maps.to_host(entry.uid, entry.gid) == self._own
         )
+
+    def _drop_inherited(self, file: _File) -> None:
+        """Take off a new file the access lists that its parent folder gave it."""
+        if not self._parent.plain:
+            for name in ("system.posix_acl_access", "system.posix_acl_default"):
+                with contextlib.suppress(OSError):
+                    os.removexattr(file, name)
 
     def _set_attributes(
         self, file: _File, entry: Entry, owner: tuple[int, int] | None = None
@@ -436,6 +457,13 @@ class Unpacker(abc.ABC):
 def shown(name: bytes) -> str:
     """A name from a tar, fit to be read in a message."""
     return repr(name.decode("utf-8", "backslashreplace"))
+
+
+def _missing(entry: Entry) -> ApplyError:
+    return ApplyError(
+        f"{shown(entry.name)}: it is a hard link to {shown(entry.linkname)}, "
+        "which neither this layer nor one below it has as a file before this entry"
+    )
 
 
 def _clean(name: bytes) -> bytes:

@@ -119,12 +119,12 @@ class Overlay2(GraphDriver):
         root = self.settings.id_maps.root
         try:
             mount_layer(layer, lowers, self._overlayfs.options, label, root)
-        except OSError as error:
+        except OSError:
             unmount_layer(layer)
             self._home.diff_folders(layer)  # names a lost layer, and mends lost links
             try:
                 mount_layer(layer, lowers, self._overlayfs.options, label, root)
-            except OSError:
+            except OSError as error:
                 unmount_layer(layer)
                 labelled = f" with the label {label}" if label else ""
                 raise DriverError(
@@ -185,6 +185,9 @@ class Overlay2(GraphDriver):
                     with opened_root(layer.path) as folder:
                         syncfs(folder)
                 os.unlink(layer.unpacking)
+                if self._options.sync:
+                    with opened_root(layer.path) as folder:
+                        os.fsync(folder)
             finally:
                 self._unpacking.discard(layer_id)
             return size

@@ -182,7 +182,7 @@ def test_the_sandbox_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     }
     assert main(["sandbox"]) == 7
     assert asked["command"] == []
-    assert asked["driver"] == "manuka.overlay2:Overlay2"
+    assert asked["driver"] == "manuka"
 
 
 def test_the_command_imports_no_server_before_it_is_needed() -> None:

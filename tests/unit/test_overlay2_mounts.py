@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 
 import pytest
@@ -261,7 +262,6 @@ def test_the_mount_names_its_layers_folders(driver, home):
     assert f"lowerdir={home}/l/{short}" in options
     assert f"upperdir={home}/two/diff" in options
     assert f"workdir={home}/two/work" in options
-    assert mount_of.__doc__ is None
 
 
 @pytest.mark.parametrize("parameter", ["redirect_dir", "metacopy", "index"])
@@ -318,25 +318,20 @@ def test_the_working_folder_of_the_process_stays(driver, tmp_path):
         assert os.getcwd() == before
 
 
-def test_a_label_that_this_machine_does_not_know_is_refused_or_has_no_effect(driver, home):
+def test_a_label_that_the_kernel_does_not_know_is_a_clear_error_and_leaves_nothing(driver, home):
     label = "system_u:object_r:container_file_t:s0:c1,c2"
-    try:
+    if os.path.exists("/sys/fs/selinux/enforce"):
+        pytest.skip("this machine knows labels")
+    with pytest.raises(DriverError, match=f"with the label {label} failed: Invalid argument"):
         driver.get("two", label)
-    except DriverError as error:
-        assert label in str(error)
-        assert mounted(home) == []
-        assert not (home / "two" / "merged").exists()
-    else:
-        assert mounted(home) == ["two"]
-        driver.put("two")
+    assert mounted(home) == []
+    assert not (home / "two" / "merged").exists()
     assert driver.get("two")
 
 
 def test_a_label_that_does_not_fit_is_a_clear_error_and_leaves_nothing(driver, home):
     label = "system_u:object_r:container_file_t:s0:" + ",".join(f"c{n}" for n in range(900))
-    with pytest.raises(
-        DriverError, match="mounting layer two on 1 layers with the label .* failed: .*longer than"
-    ):
+    with pytest.raises(DriverError, match="mount data is longer than a page"):
         driver.get("two", label)
     assert mounted(home) == []
     assert not (home / "two" / "merged").exists()
@@ -366,8 +361,6 @@ def test_a_layer_can_be_put_while_its_files_are_in_use(driver, home):
 
 
 def test_a_copy_of_the_mount_in_another_namespace_does_not_keep_it_busy(driver, home):
-    import subprocess
-
     path = driver.get("two")
     with subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE
