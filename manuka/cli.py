@@ -66,7 +66,7 @@ examples:
   manuka sandbox --driver overlay2 -- docker info
       the same on the engine's own driver, to compare
   manuka sandbox --driver mydriver:Driver -- docker run --rm busybox true
-  manuka sandbox --engine /opt/docker-26/dockerd --keep --data-dir /var/tmp/box
+  manuka sandbox --engine /opt/docker-26/dockerd --keep --data-dir /mnt/disk
 """
 
 
@@ -186,7 +186,11 @@ def _add_sandbox(commands: Any) -> None:
     parser.add_argument("--engine", metavar="PATH", help="the dockerd to run (default: on PATH)")
     _add_storage_opt(parser, "an option for the driver, through the engine; may be repeated")
     parser.add_argument("--keep", action="store_true", help="keep images and layers afterwards")
-    parser.add_argument("--data-dir", metavar="DIR", help="where they lie (default: temporary)")
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="the folder to make its data folder in (default: /var/tmp)",
+    )
     parser.add_argument(
         "arguments",
         nargs="*",

@@ -56,7 +56,9 @@ class _Merging(Unpacker):
         self._unpacked: set[bytes] = set()
 
     def _note(self, path: bytes) -> None:
-        self._unpacked.add(path)
+        while path and path not in self._unpacked:
+            self._unpacked.add(path)
+            path = path.rpartition(b"/")[0]
 
     def _hide(self, entry: Entry, name: bytes) -> None:
         if os.path.lexists(at(self._parent.fd, name)):
@@ -133,6 +135,12 @@ class _Overlaying(Unpacker):
                     os.unlink(text, dir_fd=self._parent.fd)
                 elif stat.S_ISDIR(status.st_mode):
                     pending.append(path + b"/" + os.fsencode(text))
+
+    def _replaced_by_folder(self, path: bytes) -> None:
+        # What was there hid the lower layers' folder, and that must not come back.
+        self._enter(path)
+        if self._merges():
+            self._hide_below(path)
 
     def _finish(self) -> None:
         super()._finish()

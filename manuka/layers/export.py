@@ -14,6 +14,7 @@ Easy to get wrong: a file that shrinks while it is read must still fill what its
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -22,7 +23,7 @@ from typing import Iterator, NamedTuple, Sequence
 
 from manuka.errors import ManukaError
 from manuka.layers.changes import Change, Kind
-from manuka.layers.idmap import IDENTITY, IdMaps
+from manuka.layers.idmap import IDENTITY, IdMapError, IdMaps
 from manuka.layers.tar import END, Entry, header, padding
 from manuka.layers.walk import opened_folder, opened_root, walk
 from manuka.layers.whiteouts import OPAQUE, PREFIX, TRUSTED, is_opaque, is_whiteout
@@ -121,7 +122,12 @@ class _Export:
             self._names[status.st_dev, status.st_ino] = path
 
     def _add_file(self, folder: int, name: str, entry: Entry) -> Iterator[bytes]:
-        descriptor = os.open(name, _OPEN_FILE, dir_fd=folder)
+        try:
+            descriptor = os.open(name, _OPEN_FILE, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or a socket now
+                raise FileNotFoundError(f"{name} was replaced meanwhile") from error
+            raise
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -144,7 +150,10 @@ class _Export:
             os.close(descriptor)
 
     def _entry(self, path: bytes, kind: int, status: os.stat_result) -> Entry:
-        uid, gid = self._id_maps.to_container(status.st_uid, status.st_gid)
+        try:
+            uid, gid = self._id_maps.to_container(status.st_uid, status.st_gid)
+        except IdMapError as error:
+            raise ExportError(f"/{os.fsdecode(path)}: {error}") from error
         return Entry(
             name=path + b"/" if kind == ord("5") else path,
             type=kind,

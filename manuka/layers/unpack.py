@@ -171,6 +171,9 @@ class Unpacker(abc.ABC):
     def _hide_below(self, folder: bytes) -> None:
         """Make vanish what lower layers have in `folder`."""
 
+    def _replaced_by_folder(self, path: bytes) -> None:
+        """Hear that a folder took the place of something else, or of a whiteout, of this tar."""
+
     def _note(self, path: bytes) -> None:
         """Hear of each path that is being unpacked."""
 
@@ -192,8 +195,9 @@ class Unpacker(abc.ABC):
             return
         try:
             fd = open_in_root(self._root, path, _FOLDER)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._make_implied(path)
+            self._leave()
             fd = open_in_root(self._root, path, _FOLDER)
         status = os.fstat(fd)
         plain = not status.st_mode & stat.S_ISGID and not get_xattr(fd, "system.posix_acl_default")
@@ -217,7 +221,15 @@ class Unpacker(abc.ABC):
         self._enter(folder)
         self._note(path)
         below = self._below(path)
-        os.mkdir(name, 0o755, dir_fd=self._parent.fd)
+        replaces = False
+        try:
+            os.mkdir(name, 0o755, dir_fd=self._parent.fd)
+        except FileExistsError:
+            replaces = is_whiteout(os.lstat(name, dir_fd=self._parent.fd))
+            if not replaces:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+            self._clear(name)
+            os.mkdir(name, 0o755, dir_fd=self._parent.fd)
         with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
             self._drop_inherited(fd)
             if below and below.folders:
@@ -225,6 +237,8 @@ class Unpacker(abc.ABC):
             else:
                 os.chown(fd, *self._id_maps.root)
                 os.chmod(fd, 0o755)
+        if replaces:
+            self._replaced_by_folder(path)
 
     # --- one maker for each type of entry --------------------------------------------------------
 
@@ -249,22 +263,23 @@ class Unpacker(abc.ABC):
 
     def _make_folder(self, entry: Entry, name: bytes, path: bytes) -> None:
         parent = self._parent.fd
-        created = True
+        created, replaces = True, False
         try:
             os.mkdir(name, entry.mode, dir_fd=parent)
         except FileExistsError:
-            if stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
-                created = False
-            else:
+            created = replaces = not stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode)
+            if replaces:
                 self._clear(name)
                 os.mkdir(name, entry.mode, dir_fd=parent)
         if created and self._as_created(entry):
             os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
-            return
-        with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
-            if created:
-                self._drop_inherited(fd)
-            self._set_attributes(fd, entry)
+        else:
+            with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
+                if created:
+                    self._drop_inherited(fd)
+                self._set_attributes(fd, entry)
+        if replaces:
+            self._replaced_by_folder(path)
 
     def _make_symlink(self, entry: Entry, name: bytes, path: bytes) -> None:
         parent = self._parent.fd

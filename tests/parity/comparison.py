@@ -28,21 +28,21 @@ class Pair:
     def __init__(self, left: Side, right: Side, better: bool) -> None:
         self.left, self.right, self.better = left, right, better
 
-    def play(self, left: Sequence[Case], right: Sequence[Case]) -> "List[tuple[Played, Played]]":
+    def play(self, left: Sequence[Case], right: Sequence[Case]) -> List[tuple[Played, Played]]:
         """The left cases on the left side, the right ones on the right."""
         with ThreadPoolExecutor(2) as threads:
             one = threads.submit(self.left.play, left)
             other = threads.submit(self.right.play, right)
             return list(zip(one.result(), other.result()))
 
-    def differences(self, cases: Sequence[Case]) -> "List[List[str]]":
+    def differences(self, cases: Sequence[Case]) -> List[List[str]]:
         """For each case what differs and should not, in lines for a person."""
         return [
             compare(case[0], left, right, self.better)
             for case, (left, right) in zip(cases, self.play(cases, cases))
         ]
 
-    def shrunk(self, case: Case, rounds: int = 15) -> "tuple[Case, List[str]]":
+    def shrunk(self, case: Case, rounds: int = 15) -> tuple[Case, List[str]]:
         """The simplest case that could be found to differ, and how it does."""
         lines = self.differences([case])[0]
         for _ in range(rounds):
@@ -54,7 +54,7 @@ class Pair:
         return case, lines
 
 
-def _simpler(case: Case) -> "Iterator[Case]":
+def _simpler(case: Case) -> Iterator[Case]:
     stack, todo = case
     if todo:
         yield stack, ()
@@ -64,7 +64,7 @@ def _simpler(case: Case) -> "Iterator[Case]":
         yield other, todo
 
 
-def compare(stack: Stack, left: Played, right: Played, better: bool) -> "List[str]":
+def compare(stack: Stack, left: Played, right: Played, better: bool) -> List[str]:
     """What differs between the two sides, and between what was loaded and what was saved."""
     if left.error or right.error:
         if left.error and right.error:
@@ -90,14 +90,14 @@ def compare(stack: Stack, left: Played, right: Played, better: bool) -> "List[st
     return lines
 
 
-def _unequal(what: str, left: object, right: object) -> "List[str]":
+def _unequal(what: str, left: object, right: object) -> List[str]:
     return [] if left == right else [f"{what}: {left!r} left, {right!r} right"]
 
 
 # --- wanted: implied folders keep what they were ---------------------------------------------------
 
 
-def _without(tree: "dict", kept: "dict[bytes, Entry | None]") -> "dict":
+def _without(tree: dict, kept: dict[bytes, Entry | None]) -> dict:
     """A tree in which the attributes of the `kept` folders are left out."""
     blank = {"mode": 0, "uid": 0, "gid": 0, "mtime": RECENT, "xattrs": ()}
     return {
@@ -108,7 +108,7 @@ def _without(tree: "dict", kept: "dict[bytes, Entry | None]") -> "dict":
     }
 
 
-def _kept_wrongly(path: bytes, entry: "Entry | None", tree: Tree) -> "List[str]":
+def _kept_wrongly(path: bytes, entry: Entry | None, tree: Tree) -> List[str]:
     """What is not as the lower layer's entry says, in a folder that a layer above implies."""
     seen = tree.get(path)
     if seen is None or seen.type != "D":
@@ -128,7 +128,7 @@ def _kept_wrongly(path: bytes, entry: "Entry | None", tree: Tree) -> "List[str]"
 # --- wanted: docker diff sees what the engine's own comparison misses -------------------------------
 
 
-def _changes(left: Played, right: Played, better: bool) -> "List[str]":
+def _changes(left: Played, right: Played, better: bool) -> List[str]:
     lines = [f"docker diff {change}: only left" for change in left.changes if change not in right.changes]
     more = [change for change in right.changes if change not in left.changes]
     if better:

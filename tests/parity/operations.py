@@ -62,7 +62,7 @@ def operations() -> st.SearchStrategy:
     return st.lists(operation, max_size=8)
 
 
-def perform(root: str, todo: "Tuple[Operation, ...]") -> "List[str]":
+def perform(root: str, todo: Tuple[Operation, ...]) -> List[str]:
     """Do everything below the mounted tree `root`; what each came to."""
     results = []
     for operation in todo:
@@ -85,13 +85,13 @@ class _Paths:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.files: "Dict[bytes, int]" = {
+        self.files: Dict[bytes, int] = {
             path: status.st_mode
             for path, status in sorted(walk(root), key=lambda found: found[0])
             if status is not None and path.partition(b"/")[0] not in ENGINES_OWN
         }
 
-    def nth(self, number: int, fits: "Callable[[int], bool]" = lambda mode: True) -> bytes:
+    def nth(self, number: int, fits: Callable[[int], bool] = lambda mode: True) -> bytes:
         suitable = [path for path, mode in self.files.items() if fits(mode)]
         if not suitable:
             raise FileNotFoundError(errno.ENOENT, "nothing of this kind")
@@ -107,7 +107,7 @@ class _Paths:
         return folder + b"/" + operation.name if folder else operation.name
 
     @contextlib.contextmanager
-    def parent(self, path: bytes) -> "Iterator[tuple[int, bytes]]":
+    def parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         """The open folder that holds `path`, and its name there."""
         *above, name = path.split(b"/")
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
@@ -121,7 +121,7 @@ class _Paths:
             os.close(fd)
 
     @contextlib.contextmanager
-    def handle(self, path: bytes) -> "Iterator[bytes]":
+    def handle(self, path: bytes) -> Iterator[bytes]:
         """A path to the file itself, of whatever type."""
         with self.parent(path) as (folder, name):
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
@@ -148,13 +148,13 @@ def _not_link(mode: int) -> bool:
     return not stat.S_ISLNK(mode)
 
 
-def _create(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _create(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.new(operation)
     paths.write(path, os.O_CREAT | os.O_EXCL, operation.content.data)
     return [path]
 
 
-def _rewrite(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _rewrite(paths: _Paths, operation: Operation) -> List[bytes]:
     """Write other bytes of the same length: only its time can tell."""
     path = paths.nth(operation.pick, stat.S_ISREG)
     with paths.handle(path) as handle:
@@ -163,70 +163,70 @@ def _rewrite(paths: _Paths, operation: Operation) -> "List[bytes]":
     return [path]
 
 
-def _replace(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _replace(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.nth(operation.pick, stat.S_ISREG)
     paths.write(path, os.O_TRUNC, operation.content.data)
     return [path]
 
 
-def _append(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _append(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.nth(operation.pick, stat.S_ISREG)
     paths.write(path, os.O_APPEND, b"more")
     return [path]
 
 
-def _open_for_writing(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _open_for_writing(paths: _Paths, operation: Operation) -> List[bytes]:
     """Copied up by the kernel, yet nothing changes."""
     path = paths.nth(operation.pick, stat.S_ISREG)
     paths.write(path, 0, b"")
     return []
 
 
-def _chmod(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _chmod(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.nth(operation.pick, _not_link)
     with paths.handle(path) as handle:
         os.chmod(handle, operation.mode)
     return []
 
 
-def _chown(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _chown(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.nth(operation.pick)
     with paths.parent(path) as (folder, name):
         os.chown(name, operation.uid, operation.gid, dir_fd=folder, follow_symlinks=False)
     return []
 
 
-def _touch(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _touch(paths: _Paths, operation: Operation) -> List[bytes]:
     return [paths.nth(operation.pick)]
 
 
-def _set_xattr(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _set_xattr(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.nth(operation.pick, lambda mode: stat.S_ISREG(mode) or stat.S_ISDIR(mode))
     with paths.handle(path) as handle:
         os.setxattr(handle, "user.demo", b"changed")
     return []
 
 
-def _set_capability(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _set_capability(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.nth(operation.pick, stat.S_ISREG)
     with paths.handle(path) as handle:
         os.setxattr(handle, "security.capability", CAPABILITY)
     return []
 
 
-def _remove(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _remove(paths: _Paths, operation: Operation) -> List[bytes]:
     paths.remove(paths.nth(operation.pick))
     return []
 
 
-def _rename(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _rename(paths: _Paths, operation: Operation) -> List[bytes]:
     old, new = paths.nth(operation.pick), paths.new(operation)
     with paths.parent(old) as (old_folder, old_name), paths.parent(new) as (new_folder, new_name):
         os.rename(old_name, new_name, src_dir_fd=old_folder, dst_dir_fd=new_folder)
     return [new]
 
 
-def _link(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _link(paths: _Paths, operation: Operation) -> List[bytes]:
     old = paths.nth(operation.pick, lambda mode: not stat.S_ISDIR(mode))
     new = paths.new(operation)
     with paths.parent(old) as (old_folder, old_name), paths.parent(new) as (new_folder, new_name):
@@ -240,14 +240,14 @@ def _link(paths: _Paths, operation: Operation) -> "List[bytes]":
     return [new]
 
 
-def _symlink(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _symlink(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.new(operation)
     with paths.parent(path) as (folder, name):
         os.symlink(b"/a/%d" % operation.pick, name, dir_fd=folder)
     return [path]
 
 
-def _retarget(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _retarget(paths: _Paths, operation: Operation) -> List[bytes]:
     """Another target of the same length, at a time that may well be the old one's."""
     path = paths.nth(operation.pick, stat.S_ISLNK)
     with paths.parent(path) as (folder, name):
@@ -259,28 +259,28 @@ def _retarget(paths: _Paths, operation: Operation) -> "List[bytes]":
     return [path]
 
 
-def _mkdir(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _mkdir(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.new(operation)
     with paths.parent(path) as (folder, name):
         os.mkdir(name, 0o750, dir_fd=folder)
     return [path]
 
 
-def _mkfifo(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _mkfifo(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.new(operation)
     with paths.parent(path) as (folder, name):
         os.mkfifo(name, 0o640, dir_fd=folder)
     return [path]
 
 
-def _mknod(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _mknod(paths: _Paths, operation: Operation) -> List[bytes]:
     path = paths.new(operation)
     with paths.parent(path) as (folder, name):
         os.mknod(name, stat.S_IFCHR | 0o600, os.makedev(240, 7), dir_fd=folder)
     return [path]
 
 
-def _recreate(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _recreate(paths: _Paths, operation: Operation) -> List[bytes]:
     """A new folder in place of one that was there: opaque."""
     path = paths.nth(operation.pick, stat.S_ISDIR)
     paths.remove(path)
@@ -290,7 +290,7 @@ def _recreate(paths: _Paths, operation: Operation) -> "List[bytes]":
     return [path + b"/" + operation.name, path]
 
 
-def _exchange(paths: _Paths, operation: Operation) -> "List[bytes]":
+def _exchange(paths: _Paths, operation: Operation) -> List[bytes]:
     """Something of another type in the same place."""
     path = paths.nth(operation.pick)
     mode = paths.files[path]
@@ -305,7 +305,7 @@ def _exchange(paths: _Paths, operation: Operation) -> "List[bytes]":
     return [path]
 
 
-_DOERS: "Dict[str, Callable[[_Paths, Operation], List[bytes]]]" = {
+_DOERS: Dict[str, Callable[[_Paths, Operation], List[bytes]]] = {
     "create": _create,
     "rewrite": _rewrite,
     "replace": _replace,

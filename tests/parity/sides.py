@@ -26,10 +26,11 @@ import time
 import urllib.parse
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from manuka.toolkit.sandbox import Sandbox
 from operations import Operation, perform
 from stacks import Stack, archive
 from trees import Time, Tree, moment, read_tree
+
+from manuka.toolkit.sandbox import Sandbox
 
 END_OF_TAR = bytes(1024)
 
@@ -113,7 +114,7 @@ class Side:
             played[tag].committed = dict(members)
         return list(played.values())
 
-    def _load_all(self, images: "Dict[str, Stack]") -> "Dict[str, Played]":
+    def _load_all(self, images: Dict[str, Stack]) -> Dict[str, Played]:
         """Load all images at once; if the engine refuses that, one by one, to see which."""
         played = {tag: Played() for tag in images}
         try:
@@ -126,7 +127,7 @@ class Side:
                     played[tag].error = str(error)
         return played
 
-    def _play_container(self, tag: str, todo: "Tuple[Operation, ...]", played: Played) -> None:
+    def _play_container(self, tag: str, todo: Tuple[Operation, ...], played: Played) -> None:
         image = self.call("GET", f"/images/{tag}/json")
         played.image_id, played.image_size = image["Id"], image["Size"]
         container = self.create(tag)
@@ -158,7 +159,7 @@ class Side:
         body = json.dumps({"Image": tag, "Cmd": ["/none"]}).encode()
         return str(self.call("POST", "/containers/create", body)["Id"])
 
-    def changes(self, container: str) -> "List[Tuple[str, int]]":
+    def changes(self, container: str) -> List[Tuple[str, int]]:
         """``docker diff``: paths with 0 for modified, 1 for added, 2 for deleted; sorted."""
         found = self.call("GET", f"/containers/{container}/changes") or []
         return sorted((change["Path"], change["Kind"]) for change in found)
@@ -169,7 +170,7 @@ class Side:
         query = urllib.parse.urlencode({"container": container, "repo": repository, "tag": version})
         self.call("POST", "/commit?" + query, b"{}")
 
-    def save(self, tags: Sequence[str]) -> "Dict[str, List[bytes]]":
+    def save(self, tags: Sequence[str]) -> Dict[str, List[bytes]]:
         """``docker save``: the layers' tars by tag."""
         if not tags:
             return {}
@@ -187,7 +188,7 @@ class Side:
         return bytes(self.call("GET", f"/containers/{container}/export"))
 
     @contextlib.contextmanager
-    def mounted(self, container: str) -> "Iterator[str]":
+    def mounted(self, container: str) -> Iterator[str]:
         """The container's tree, as a path for this process, while the engine has it mounted."""
         about = self.call("GET", f"/containers/{container}/json")
         merged = self.sandbox.inside(about["GraphDriver"]["Data"]["MergedDir"])
@@ -240,7 +241,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def read_members(tars: "Sequence[bytes]") -> "List[Tuple[bytes, Member]]":
+def read_members(tars: Sequence[bytes]) -> List[Tuple[bytes, Member]]:
     """The entries of layers' tars, in their order."""
     found = []
     for data in tars:
@@ -290,7 +291,7 @@ def _checked(answer: http.client.HTTPResponse) -> bytes:
     return data
 
 
-def _json_lines(answer: Any) -> "List[Dict[str, Any]]":
+def _json_lines(answer: Any) -> List[Dict[str, Any]]:
     if isinstance(answer, dict):
         return [answer]
     return [json.loads(line) for line in (answer or b"").splitlines() if line.strip()]

@@ -186,9 +186,9 @@ def image_config(stack: Stack) -> bytes:
     ).encode()
 
 
-def archive(images: "dict[str, Stack]") -> bytes:
+def archive(images: dict[str, Stack]) -> bytes:
     """What ``docker load`` reads: several images by tag, each layer once."""
-    members: "dict[str, bytes]" = {}
+    members: dict[str, bytes] = {}
     manifest = []
     for tag, stack in images.items():
         names = []
@@ -213,14 +213,14 @@ def archive(images: "dict[str, Stack]") -> bytes:
 # --- what a stack stands for ----------------------------------------------------------------------
 
 
-def kept_folders(stack: Stack) -> "dict[bytes, Optional[Entry]]":
+def kept_folders(stack: Stack) -> dict[bytes, Optional[Entry]]:
     """Folders that a layer implies, by having entries in them alone, over a lower layer's folder.
 
     For each the lower layers' entry for it, None where they imply it, too.  Folders that a later
     layer names again, or removes, are not among them.
     """
-    visible: "dict[bytes, Optional[Entry]]" = {}  # None: an implied folder
-    kept: "dict[bytes, Optional[Entry]]" = {}
+    visible: dict[bytes, Optional[Entry]] = {}  # None: an implied folder
+    kept: dict[bytes, Optional[Entry]] = {}
     for part in stack.layers:
         own = {entry.path: entry for entry in part.entries if entry.kind not in "WQ"}
         implied = set()

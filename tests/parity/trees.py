@@ -89,7 +89,7 @@ def walk(root: str) -> Iterator[Tuple[bytes, Optional[os.stat_result]]]:
 def read_tree(root: str) -> Tree:
     """The whole tree below `root`, and `root` itself under the empty path."""
     statuses = {b"": os.lstat(root), **dict(walk(root))}
-    names: "dict[tuple[int, int], list[bytes]]" = {}
+    names: dict[tuple[int, int], list[bytes]] = {}
     for path, status in statuses.items():
         if status is not None:
             names.setdefault((status.st_dev, status.st_ino), []).append(path)
@@ -138,8 +138,8 @@ def moment(nanoseconds: int) -> Time:
 
 
 def differing(
-    left: "Mapping[bytes, object]", right: "Mapping[bytes, object]", what: str
-) -> "list[str]":
+    left: Mapping[bytes, object], right: Mapping[bytes, object], what: str
+) -> list[str]:
     """A line for each path, or each field of a path, that is not equal."""
     lines = []
     for path in sorted(set(left) | set(right)):
