@@ -146,6 +146,7 @@ class Unpacker(abc.ABC):
         self._makers[entry.type](entry, name, path)
 
     def _unpack_whiteout(self, entry: Entry, folder: bytes, name: bytes) -> None:
+        self._note(folder)
         if name == OPAQUE:
             self._hide_below(folder)
             return

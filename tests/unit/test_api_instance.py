@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from folder_driver import FolderDriver
 
 from manuka.api.instance import NOT_INITIALISED, DriverInstance
 from manuka.api.messages import InitRequest
 from manuka.driver import DriverError, Settings
 from manuka.layers.idmap import IdMaps, IdRange
+from tests.unit.folder_driver import FolderDriver
 
 
 @pytest.fixture

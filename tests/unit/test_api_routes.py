@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
-from folder_driver import FolderDriver
-from wire import Reply, Running, chunk, running, stream_head
 
 from manuka.api import calls
 from manuka.api.instance import DriverInstance
@@ -22,6 +20,8 @@ from manuka.api.routes import make_app
 from manuka.driver import CreateOptions, DriverError
 from manuka.layers.changes import Change, Kind
 from manuka.layers.tar import Stream
+from tests.unit.folder_driver import FolderDriver
+from tests.unit.wire import Reply, Running, chunk, running, stream_head
 
 JSON_TYPE = "application/vnd.docker.plugins.v1.2+json"
 

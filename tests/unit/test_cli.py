@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from folder_driver import FolderDriver
 
 from manuka import __version__
 from manuka.cli import UsageError, load_driver, main
+from tests.unit.folder_driver import FolderDriver
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FOLDERS = ["--driver", "folder_driver:FolderDriver"]
+FOLDERS = ["--driver", "tests.unit.folder_driver:FolderDriver"]
 
 
 def _complaint(capsys: pytest.CaptureFixture, arguments: List[str], code: int) -> str:
@@ -115,7 +115,7 @@ def test_only_root_may_serve(
 
 
 def test_a_driver_is_loaded_by_module_and_class() -> None:
-    assert load_driver("folder_driver:FolderDriver") is FolderDriver
+    assert load_driver("tests.unit.folder_driver:FolderDriver") is FolderDriver
 
 
 def test_a_driver_is_loaded_by_its_entry_point(
@@ -174,7 +174,7 @@ def test_the_sandbox_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     assert main(arguments) == 7
     assert asked == {
         "engine": "/e",
-        "driver": "folder_driver:FolderDriver",
+        "driver": "tests.unit.folder_driver:FolderDriver",
         "storage_opts": ["a=b"],
         "data_dir": "/d",
         "keep": True,

@@ -17,7 +17,7 @@ from typing import Iterator, NamedTuple
 import pytest
 
 from tests.unit.mounts import unmounted_after
-from tests.unit.wire import Wire, chunk, stream_head
+from tests.unit.wire import Wire, accepts, chunk, stream_head
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="serve wants root")
 
@@ -56,11 +56,9 @@ def plugin(tmp_path: Path) -> Iterator[Plugin]:
 def wait_for(socket: str, process: subprocess.Popen) -> None:
     for _ in range(200):
         assert process.poll() is None, "the plugin ended"
-        try:
-            Wire(socket).sock.close()
+        if accepts(socket):
             return
-        except OSError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     raise AssertionError("the plugin does not listen")
 
 

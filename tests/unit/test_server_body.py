@@ -11,9 +11,9 @@ from typing import Iterator, List, Optional, Tuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import chunk, chunked
 
 from manuka.server.body import BodyCutOff, BodyError, EmptyBody, LiveBody
+from tests.unit.wire import chunk, chunked
 
 Pair = Tuple[socket.socket, socket.socket]
 

@@ -12,10 +12,10 @@ import time
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from wire import Running, Wire, chunk, chunked, request, running, stream_head
 
 from manuka.api import calls
 from manuka.errors import ManukaError
+from tests.unit.wire import Running, Wire, chunk, chunked, request, running, stream_head
 
 APPLY = calls.APPLY_DIFF + "?id=a&parent="
 

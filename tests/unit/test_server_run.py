@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
-from wire import Wire, chunk, stream_head
 
 from manuka.api import calls
+from tests.unit.wire import Wire, accepts, chunk, stream_head
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,13 +35,13 @@ class Process:
             "manuka",
             "serve",
             "--driver",
-            "folder_driver:FolderDriver",
+            "tests.unit.folder_driver:FolderDriver",
         ]
         command += ["--socket", self.path, "--run-dir", str(folder / "run"), *arguments]
         if stdin is not None:
             # As systemd does it: the socket is descriptor 3, and LISTEN_PID the process itself.
             command = ["/bin/sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0', "-", *command]
-        python_path = f"{ROOT}:{ROOT / 'tests' / 'unit'}"
+        python_path = str(ROOT)
         self.process = subprocess.Popen(
             command,
             env=dict(os.environ, PYTHONPATH=python_path, **(environ or {})),
@@ -52,7 +52,7 @@ class Process:
 
     def wait_for_socket(self) -> None:
         deadline = time.monotonic() + 20
-        while not os.path.exists(self.path):
+        while not accepts(self.path):
             assert self.process.poll() is None, self.process.stderr
             assert time.monotonic() < deadline
             time.sleep(0.01)

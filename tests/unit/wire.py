@@ -118,6 +118,15 @@ class Wire:
         return bool(data)
 
 
+def accepts(path: str) -> bool:
+    """Whether somebody listens: the file alone may be there a moment before."""
+    try:
+        Wire(path).sock.close()
+    except OSError:
+        return False
+    return True
+
+
 def request(path: str, message: Any = None, method: str = "POST") -> bytes:
     """A JSON request, byte for byte like those of engine 20.10."""
     if message is None:
