@@ -247,9 +247,9 @@ def _interrupt(signum: int, frame: Any) -> None:
 def _sandbox(arguments: argparse.Namespace) -> int:
     _check_options(arguments.storage_opt)
 
-    from manuka.toolkit import sandbox
+    from manuka.toolkit.command import run_sandbox
 
-    return sandbox.main(
+    return run_sandbox(
         engine=arguments.engine,
         driver=arguments.driver,
         storage_opts=arguments.storage_opt,

@@ -3,7 +3,7 @@
 It makes an image of three layers, changes it in a container, and prints what the engine says of
 the changes, which folder holds which layer, and the mount that joins them.  Everything is read
 from the running engine and from the kernel's list of mounts, for any driver that tells its
-folders.  `manuka.toolkit.sandbox` calls it.
+folders.  `manuka.toolkit.command` calls it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import json
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Iterator
+from typing import Iterator
 
 from manuka.toolkit import busybox
-
-if TYPE_CHECKING:
-    from manuka.toolkit.sandbox import Sandbox
+from manuka.toolkit.sandbox import Sandbox
 
 # Each image adds a layer to the one before.
 STEPS = (

@@ -1,9 +1,9 @@
 """A Docker engine of one's own, on a storage driver of one's own, thrown away at the end.
 
 `Sandbox` puts a plugin and an engine into a private namespace and offers what tests need: start,
-stop and kill of each by itself, the docker client, a look at the mounts.  `main` is the command
-``manuka sandbox``.  Neighbours: `manuka.toolkit.namespace`, `manuka.toolkit.plugin` and
-`manuka.toolkit.engine` are the parts, `manuka.toolkit.demo` is what runs without a command.
+stop and kill of each by itself, the docker client, a look at the mounts.  Neighbours:
+`manuka.toolkit.namespace`, `manuka.toolkit.plugin` and `manuka.toolkit.engine` are the parts;
+`manuka.toolkit.command` makes the command ``manuka sandbox`` of it.
 
 Nothing of another engine on the machine is touched, and nothing stays: all processes live in the
 namespace, and a keeper outside takes it down even if this process is killed.  Easy to get wrong:
@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
-import sys
 import types
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 from manuka.errors import ManukaError
 from manuka.linux.mountinfo import Mount
@@ -116,7 +114,7 @@ class Sandbox:
             for daemon in self.daemons:
                 daemon.start()
         except SandboxError as error:
-            raise SandboxError(f"{error}\n{self._last_words()}") from None
+            raise SandboxError(f"{error}\n{self.last_words()}") from None
 
     def stop(self) -> None:
         """Stop engine and plugin; the sandbox and its data stay, for another `start`."""
@@ -186,7 +184,7 @@ class Sandbox:
             child.kill()
             child.communicate()
             raise SandboxError(
-                "no end after {:g} s: {}\n{}".format(timeout, " ".join(command), self._last_words())
+                "no end after {:g} s: {}\n{}".format(timeout, " ".join(command), self.last_words())
             ) from None
         if check and child.returncode != 0:
             said = err.decode(errors="replace").strip()
@@ -220,7 +218,7 @@ class Sandbox:
                 file.write(content)
             self.namespace.bind(substitute, path)
 
-    def _last_words(self, lines: int = 12) -> str:
+    def last_words(self, lines: int = 12) -> str:
         """The end of every log, and where the whole of it is."""
         parts = []
         for daemon in self.daemons:
@@ -231,128 +229,3 @@ class Sandbox:
         if not self.keep:
             parts.append("the logs go with the sandbox; --keep leaves them in its folder")
         return "\n".join(parts)
-
-
-def main(
-    engine: str | None,
-    driver: str,
-    storage_opts: list[str],
-    data_dir: str | None,
-    keep: bool,
-    command: list[str],
-) -> int:
-    """Run `command`, or the demonstration, in a sandbox; the exit status.
-
-    The status is the command's own, 128 + N if signal N ended it, 126 or 127 if it cannot be run,
-    and 1 if there is no sandbox.  Messages go to stderr, for stdout is the command's.
-    """
-    with _signals_as_exceptions():
-        try:
-            sandbox = Sandbox(engine, driver, storage_opts, data_dir, keep)
-            _say(f"starting Docker {sandbox.program.version_text} on {driver}")
-            with sandbox:
-                where = "in memory, at" if sandbox.namespace.in_memory else "in"
-                _say(f"ready; its data is {where} {sandbox.data}")
-                status = _run(sandbox, command) if command else _demonstrate(sandbox)
-                _report_losses(sandbox)
-                _say("stopping")
-                with _uninterrupted():
-                    sandbox.close()
-            if keep and not sandbox.namespace.in_memory:
-                _say(f"data and logs are kept in {sandbox.data}")
-            else:
-                _say("gone: no process, mount or folder is left")
-            return status
-        except ManukaError as error:
-            _say(str(error))
-            return 1
-        except KeyboardInterrupt:
-            return 128 + signal.SIGINT
-        except _Ended as ended:
-            return 128 + ended.number
-
-
-class _Ended(Exception):
-    """A signal asks this process to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _run(sandbox: Sandbox, command: list[str]) -> int:
-    """The command's exit status, as a shell gives it."""
-    with contextlib.ExitStack() as stack:
-        child: list[subprocess.Popen[bytes]] = []
-
-        def pass_on(number: int, frame: object) -> None:
-            if child:
-                child[0].send_signal(number)
-
-        # The terminal sends Ctrl-C and Ctrl-\ to the command itself; other signals come here only.
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            stack.enter_context(_handler(number, lambda number, frame: None))
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            stack.enter_context(_handler(number, pass_on))
-        try:
-            child.append(sandbox.spawn(command))
-        except FileNotFoundError:
-            _say(f"command not found: {command[0]}")
-            return 127
-        except PermissionError as error:
-            _say(f"cannot run {command[0]}: {error.strerror}")
-            return 126
-        status = child[0].wait()
-    _take_terminal_back()
-    return status if status >= 0 else 128 - status
-
-
-def _demonstrate(sandbox: Sandbox) -> int:
-    from manuka.toolkit.demo import demonstrate
-
-    demonstrate(sandbox)
-    return 0
-
-
-def _report_losses(sandbox: Sandbox) -> None:
-    for daemon in sandbox.daemons:
-        if not daemon.running:
-            _say(f"{daemon.name} did not last:\n{sandbox._last_words()}")
-            return
-
-
-def _say(text: str) -> None:
-    print("sandbox: " + text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _handler(number: int, handler: Any) -> Iterator[None]:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-@contextlib.contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    def end(number: int, frame: object) -> None:
-        raise _Ended(number)
-
-    with _handler(signal.SIGTERM, end), _handler(signal.SIGHUP, end):
-        yield
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            stack.enter_context(_handler(number, signal.SIG_IGN))
-        yield
-
-
-def _take_terminal_back() -> None:
-    """Be in the terminal's foreground again after an interactive shell, for a Ctrl-C to come."""
-    with contextlib.suppress(OSError), _handler(signal.SIGTTOU, signal.SIG_IGN):
-        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
-            os.tcsetpgrp(0, os.getpgrp())

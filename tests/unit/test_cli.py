@@ -161,14 +161,14 @@ def test_a_driver_in_the_current_folder_is_found(
 
 
 def test_the_sandbox_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = pytest.importorskip("manuka.toolkit.sandbox")
+    sandbox = pytest.importorskip("manuka.toolkit.command")
     asked: Dict[str, Any] = {}
 
     def fake(**arguments: Any) -> int:
         asked.update(arguments)
         return 7
 
-    monkeypatch.setattr(sandbox, "main", fake)
+    monkeypatch.setattr(sandbox, "run_sandbox", fake)
     arguments = ["sandbox", *FOLDERS, "--engine", "/e", "--storage-opt", "a=b", "--keep"]
     arguments += ["--data-dir", "/d", "--", "docker", "run", "--rm", "x"]
     assert main(arguments) == 7
