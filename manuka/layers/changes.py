@@ -80,12 +80,10 @@ def same(new: Entry, old: Entry) -> bool:
     a, b = new.status, old.status
     if (a.st_mode, a.st_uid, a.st_gid, a.st_rdev) != (b.st_mode, b.st_uid, b.st_gid, b.st_rdev):
         return False
-    if stat.S_ISDIR(a.st_mode):
-        return get_xattr(new.handle, _CAPABILITY) == get_xattr(old.handle, _CAPABILITY)
-    if (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns):
+    if not new.is_folder and (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns):
         return False
-    if stat.S_ISLNK(a.st_mode):
-        return os.readlink(new.handle) == os.readlink(old.handle)
+    if stat.S_ISLNK(a.st_mode) and os.readlink(new.handle) != os.readlink(old.handle):
+        return False
     return get_xattr(new.handle, _CAPABILITY) == get_xattr(old.handle, _CAPABILITY)
 
 

@@ -19,7 +19,7 @@ import logging
 import os
 import stat
 import struct
-from typing import Iterator, NamedTuple, Sequence
+from typing import Generator, Iterator, Sequence
 
 from manuka.errors import ManukaError
 from manuka.layers.changes import Change, Kind
@@ -178,52 +178,47 @@ class _Export:
         return self._take()
 
 
-class _Folder(NamedTuple):
-    """A folder on the way down: its path in the tar, and the names still to pack."""
-
-    fd: int
-    path: bytes
-    names: Iterator[str]
-
-    @classmethod
-    def open(cls, name: str, path: bytes, parent: int | None = None) -> _Folder:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-        try:
-            return cls(fd, path, iter(sorted(os.listdir(fd), key=os.fsencode)))
-        except BaseException:
-            os.close(fd)
-            raise
-
-
 class _TreeExport(_Export):
     def __init__(self, id_maps: IdMaps, overlay_xattrs: str) -> None:
         super().__init__(id_maps)
         self._xattrs = overlay_xattrs
 
     def run(self, root: str) -> Iterator[bytes]:
-        """All pieces.  Folders stay open on the way down, however deep it is."""
-        opened = [_Folder.open(root, b"")]
-        try:
-            while opened:
-                folder = opened[-1]
-                name = next(folder.names, None)
-                if name is None:
-                    os.close(opened.pop().fd)
-                    continue
-                path = folder.path + os.fsencode(name)
+        """All pieces."""
+        with opened_root(root) as root_fd:
+            # Of the folders on the way down only the last is open: there may be thousands.
+            way: list[tuple[bytes, Iterator[str] | None]] = [(b"", None)]
+            while way:
+                path, names = way.pop()
                 try:
-                    status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
-                    yield from self._add_file_or_mark(folder.fd, name, path, status)
-                    if stat.S_ISDIR(status.st_mode):
-                        opened.append(_Folder.open(name, path + b"/", folder.fd))
+                    with opened_folder(root_fd, os.fsdecode(path)) as folder:
+                        if names is None:
+                            names = iter(sorted(os.listdir(folder), key=os.fsencode))
+                        below = yield from self._add_to_next_folder(folder, path, names)
                 except (FileNotFoundError, NotADirectoryError):
                     log.warning("%s vanished while it was packed", os.fsdecode(path))
-                if len(self._gathered) >= _PIECE:
-                    yield self._take()
+                    continue
+                if below is not None:
+                    way += [(path, names), (below, None)]
             yield self._end()
-        finally:
-            for folder in opened:
-                os.close(folder.fd)
+
+    def _add_to_next_folder(
+        self, folder: int, folder_path: bytes, names: Iterator[str]
+    ) -> Generator[bytes, None, bytes | None]:
+        """Add entries up to that of a folder; return its path, or None at the end of `names`."""
+        for name in names:
+            path = os.path.join(folder_path, os.fsencode(name))
+            try:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                yield from self._add_file_or_mark(folder, name, path, status)
+            except (FileNotFoundError, NotADirectoryError):
+                log.warning("%s vanished while it was packed", os.fsdecode(path))
+                continue
+            if len(self._gathered) >= _PIECE:
+                yield self._take()
+            if stat.S_ISDIR(status.st_mode):
+                return path
+        return None
 
     def _add_file_or_mark(
         self, folder: int, name: str, path: bytes, status: os.stat_result

@@ -100,6 +100,7 @@ class Unpacker(abc.ABC):
         self._content_size = 0
         self._exact = True
         self._warned: set[str] = set()
+        self._implied: set[bytes] = set()
         self._makers: dict[int, Callable[[Entry, bytes, bytes], None]] = {
             ord("0"): self._make_file,
             ord("1"): self._make_hard_link,
@@ -235,9 +236,12 @@ class Unpacker(abc.ABC):
             self._drop_inherited(fd)
             if below and below.folders:
                 self._copy_attributes(below, fd)
+                self._implied.add(path)
             else:
                 os.chown(fd, *self._id_maps.root)
-                os.chmod(fd, 0o755)
+                # As in the engine, for which a folder that is only implied never has the set-id bit.
+                inherited = 0 if folder in self._implied else os.fstat(fd).st_mode & stat.S_ISGID
+                os.chmod(fd, 0o755 | inherited)
         if replaces:
             self._replaced_by_folder(path)
 
@@ -278,6 +282,9 @@ class Unpacker(abc.ABC):
             with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
                 if created:
                     self._drop_inherited(fd)
+                elif path in self._implied:
+                    self._implied.remove(path)
+                    self._drop_copied(fd)
                 self._set_attributes(fd, entry)
         if replaces:
             self._replaced_by_folder(path)
@@ -310,7 +317,7 @@ class Unpacker(abc.ABC):
         if is_whiteout(status):
             raise _missing(entry)
         if stat.S_ISLNK(status.st_mode):
-            self._set_link_attributes(entry, name)
+            self._set_link_owner(entry, name)
         else:
             owner = (status.st_uid, status.st_gid)
             with self._handle(name) as handle:
@@ -404,6 +411,13 @@ class Unpacker(abc.ABC):
                 with contextlib.suppress(OSError):
                     os.removexattr(file, name)
 
+    def _drop_copied(self, folder: int) -> None:
+        """Take off an implied folder what it had from below: its own entry has come after all."""
+        for name in os.listxattr(folder):
+            if not name.startswith((TRUSTED, USER)):
+                with contextlib.suppress(OSError):
+                    os.removexattr(folder, name)
+
     def _set_attributes(
         self, file: _File, entry: Entry, owner: tuple[int, int] | None = None
     ) -> None:
@@ -418,13 +432,19 @@ class Unpacker(abc.ABC):
 
     def _set_link_attributes(self, entry: Entry, name: bytes) -> None:
         """The same for a symbolic link, which has no permissions and cannot be opened."""
+        plain = self._parent.plain and not entry.xattrs
+        if not plain or self._id_maps.to_host(entry.uid, entry.gid) != self._own:
+            self._set_link_owner(entry, name)
+        times = _link_times(entry)
+        os.utime(name, ns=times, dir_fd=self._parent.fd, follow_symlinks=False)
+
+    def _set_link_owner(self, entry: Entry, name: bytes) -> None:
+        """All but the times, which the engine leaves alone when a link gets a second name."""
         parent = self._parent.fd
         owner = self._id_maps.to_host(entry.uid, entry.gid)
-        if owner != self._own or not self._parent.plain:
-            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+        os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
         for attribute, value in entry.xattrs.items():
             self._set_xattr(at(parent, name), attribute, value, follow_symlinks=False)
-        os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
 
     def _copy_attributes(self, below: Found, file: _File) -> None:
         """Make `file` like one of a lower layer."""
@@ -493,6 +513,14 @@ def _clean(name: bytes) -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     return b"/".join(parts)
+
+
+def _link_times(entry: Entry) -> tuple[int, int]:
+    """The same as `_times` for a symbolic link, which the engine lets be older than 1970."""
+    if entry.mtime_ns >= 0:
+        return _times(entry)
+    accessed = entry.mtime_ns if entry.atime_ns is None else entry.atime_ns
+    return max(accessed, entry.mtime_ns), entry.mtime_ns
 
 
 def _times(entry: Entry) -> tuple[int, int]:

@@ -15,9 +15,9 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Iterator, List, Sequence
 
-from sides import Case, Member, Played, Side
-from stacks import Entry, Stack, image_config, kept_folders, smaller
-from trees import RECENT, File, Tree, differing
+from .sides import Case, Member, Played, Side
+from .stacks import Entry, Stack, image_config, kept_folders, smaller
+from .trees import PHANTOM, RECENT, File, Tree, differing
 
 _OF_FOLDERS = ("mode", "uid", "gid", "mtime", "xattrs")
 
@@ -71,6 +71,9 @@ def compare(stack: Stack, left: Played, right: Played, better: bool) -> List[str
             return []
         return [f"loading: {left.error or 'succeeds'} left, {right.error or 'succeeds'} right"]
     kept = kept_folders(stack) if better else {}
+    if better:
+        for seen in ("before", "after"):
+            _forget_phantoms(getattr(left, seen), getattr(right, seen))
     lines = differing(_without(left.before, kept), _without(right.before, kept), "tree")
     lines += [line for path in kept for line in _kept_wrongly(path, kept[path], right.before)]
     lines += _unequal("operations", left.results, right.results)
@@ -125,11 +128,21 @@ def _kept_wrongly(path: bytes, entry: Entry | None, tree: Tree) -> List[str]:
     ]
 
 
+# --- wanted: no name in a folder's list without a file behind it ------------------------------------
+
+
+def _forget_phantoms(left: Tree, right: Tree) -> None:
+    for path in [path for path in left if left[path] == PHANTOM and path not in right]:
+        del left[path]
+
+
 # --- wanted: docker diff sees what the engine's own comparison misses -------------------------------
 
 
 def _changes(left: Played, right: Played, better: bool) -> List[str]:
-    lines = [f"docker diff {change}: only left" for change in left.changes if change not in right.changes]
+    lines = [
+        f"docker diff {change}: only left" for change in left.changes if change not in right.changes
+    ]
     more = [change for change in right.changes if change not in left.changes]
     if better:
         missed = {_shown(path) for path in right.before if _is_missed(path, right)}

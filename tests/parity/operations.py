@@ -14,13 +14,13 @@ import contextlib
 import dataclasses
 import errno
 import os
-import shutil
 import stat
 from typing import Callable, Dict, Iterator, List, Tuple
 
 from hypothesis import strategies as st
-from stacks import CAPABILITY, MODES, NOON, ODD_NAMES, OWNERS, PLAIN_NAMES, Content
-from trees import ENGINES_OWN, walk
+
+from .stacks import CAPABILITY, MODES, NOON, ODD_NAMES, OWNERS, PLAIN_NAMES, Content
+from .trees import ENGINES_OWN, walk
 
 # The first is that of most entries: within its second a rewritten file is hard to notice.
 TIMES = (NOON, NOON + 5, NOON + 999_999_999, NOON + 10**9, 0, 1_600_000_000_500_000_000)
@@ -132,10 +132,16 @@ class _Paths:
 
     def remove(self, path: bytes) -> None:
         with self.parent(path) as (folder, name):
-            if stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
-                shutil.rmtree(b"/proc/self/fd/%d/%s" % (folder, name))
-            else:
+            if not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
                 os.unlink(name, dir_fd=folder)
+                return
+        for below in sorted(self.files, reverse=True):
+            if below.startswith(path + b"/"):
+                with self.parent(below) as (folder, name):
+                    remove = os.rmdir if stat.S_ISDIR(self.files[below]) else os.unlink
+                    remove(name, dir_fd=folder)
+        with self.parent(path) as (folder, name):
+            os.rmdir(name, dir_fd=folder)
 
     def write(self, path: bytes, flags: int, data: bytes) -> None:
         with self.parent(path) as (folder, name):

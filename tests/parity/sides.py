@@ -26,11 +26,11 @@ import time
 import urllib.parse
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from operations import Operation, perform
-from stacks import Stack, archive
-from trees import Time, Tree, moment, read_tree
-
 from manuka.toolkit.sandbox import Sandbox
+
+from .operations import Operation, perform
+from .stacks import Stack, archive
+from .trees import Time, Tree, moment, read_tree
 
 END_OF_TAR = bytes(1024)
 
@@ -44,7 +44,9 @@ class Member:
     """An entry of a layer that the engine saved, as far as two engines have to agree on it.
 
     mode is without the file's type, which engines before 24 put there.  Names of owners are left
-    out: engines before 23 look them up on the machine where they run.
+    out: engines before 23 look them up on the machine where they run.  So is the target of what is
+    no link: the kernel makes all whiteouts one inode, and the engine notes the first as the others'
+    target.
     """
 
     type: str
@@ -262,7 +264,7 @@ def _as_member(info: tarfile.TarInfo, content: bytes) -> Member:
         gid=info.gid,
         mtime=moment(int(info.mtime) * 10**9),
         size=info.size,
-        target=info.linkname,
+        target=info.linkname if info.issym() or info.islnk() else "",
         device=(info.devmajor, info.devminor) if info.isdev() else (0, 0),
         content=hashlib.sha256(content).hexdigest(),
         xattrs=tuple(

@@ -137,9 +137,7 @@ def moment(nanoseconds: int) -> Time:
     return RECENT if nanoseconds >= STARTED - 2 * 10**9 and nanoseconds < 2**62 else nanoseconds
 
 
-def differing(
-    left: Mapping[bytes, object], right: Mapping[bytes, object], what: str
-) -> list[str]:
+def differing(left: Mapping[bytes, object], right: Mapping[bytes, object], what: str) -> list[str]:
     """A line for each path, or each field of a path, that is not equal."""
     lines = []
     for path in sorted(set(left) | set(right)):

@@ -1,0 +1,1 @@
+"""Random images on two engines: the one on manuka has to show what the other shows."""
