@@ -239,7 +239,7 @@ class Unpacker(abc.ABC):
                 self._implied.add(path)
             else:
                 os.chown(fd, *self._id_maps.root)
-                # As in the engine, for which a folder that is only implied never has the set-id bit.
+                # As in the engine, which takes up the set-id bit from folders that have an entry.
                 inherited = 0 if folder in self._implied else os.fstat(fd).st_mode & stat.S_ISGID
                 os.chmod(fd, 0o755 | inherited)
         if replaces:

@@ -116,7 +116,8 @@ def _kept_wrongly(path: bytes, entry: Entry | None, tree: Tree) -> List[str]:
     seen = tree.get(path)
     if seen is None or seen.type != "D":
         return [f"kept folder {path!r}: {seen}"]
-    wanted = File("D", 0o755, 0, 0, RECENT)
+    # A folder that even below was only implied may have its parent's set-group-id bit.
+    wanted = File("D", 0o755 | seen.mode & 0o2000, 0, 0, RECENT)
     if entry is not None:
         mtime = entry.mtime_ns if 0 <= entry.mtime_ns < 2**63 else 0
         xattrs = tuple(sorted(entry.xattrs))
@@ -157,7 +158,9 @@ def _changes(left: Played, right: Played, better: bool) -> List[str]:
 def _is_missed(path: bytes, side: Played) -> bool:
     """Whether a file changed in nothing that the engine's own comparison looks at.
 
-    It compares times by the second where one of both is a whole one, and links not by target.
+    It compares times by the second where one of both is a whole one, links not by target, and
+    takes what has a directory's bit in its type, block devices and sockets, for directories, whose
+    times do not count.
     """
     before, after = side.before[path], side.after.get(path)
     if after is None or before == after or before.type == "D":
@@ -167,6 +170,8 @@ def _is_missed(path: bytes, side: Played) -> bool:
         return False
     if before.mtime == after.mtime:
         return before.type == "S" and before.target != after.target
+    if before.type in ("B", "socket"):
+        return True
     times = before.mtime, after.mtime
     if not all(isinstance(time, int) for time in times):
         return False

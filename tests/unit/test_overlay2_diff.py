@@ -266,12 +266,16 @@ def test_sockets_are_left_out_and_logged(driver, caplog):
 
 @pytest.mark.parametrize("depth", [600, 1500])
 def test_folders_nested_deeply_are_packed(driver, depth):
-    with inside(driver, "top") as tree:
-        make_deep_folder(tree, depth, "x")
-    assert len(names(driver)) == depth
-    apply(driver, "again", "base", packed(driver, "top", "base"))
-    assert driver.changes("again", "top") == []
-    driver.remove("again")
+    try:
+        with inside(driver, "top") as tree:
+            make_deep_folder(tree, depth, "x")
+        tar = packed(driver, "top", "base")
+        assert len(entries(tar)) == depth
+        apply(driver, "again", "base", tar)
+        assert driver.changes("again", "top") == []
+    finally:
+        driver.remove("again")
+        driver.remove("top")
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 262144, 262145, 3 << 20])

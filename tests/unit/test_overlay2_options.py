@@ -124,14 +124,10 @@ def test_a_size_for_one_layer_wants_xfs_with_quotas_and_leaves_nothing(tmp_path)
 
 @needs_root
 def test_a_layer_with_a_size_takes_no_more_than_that(tmp_path):
-    mebibyte = bytes(1 << 20)
     with file_system(tmp_path, "mkfs.xfs", "-q", data="pquota") as disk, overlay2(disk) as driver:
         create(driver, "base")
         driver.create_read_write("top", "base", CreateOptions(storage_opt={"size": "50m"}))
         with inside(driver, "top") as tree:
-            with open(tree / "fits", "wb") as file:
-                for _ in range(25):
-                    file.write(mebibyte)
-            with pytest.raises(OSError, match=r"quota|space"), open(tree / "more", "wb") as file:
-                for _ in range(50):
-                    file.write(mebibyte)
+            (tree / "fits").write_bytes(bytes(25 << 20))
+            with pytest.raises(OSError, match=r"quota|space"):
+                (tree / "more").write_bytes(bytes(50 << 20))

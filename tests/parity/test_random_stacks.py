@@ -1,0 +1,40 @@
+"""Random stacks of layers, with random changes made upon them, on manuka and on overlay2.
+
+What is compared: the mounted trees before and after the changes with every attribute,
+``docker diff``, the layer that ``docker commit`` makes, sizes, and the digests of what
+``docker save`` gives back.  ``MANUKA_PARITY_EXAMPLES`` asks for more stacks,
+``MANUKA_PARITY_SEED`` for others.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import strategies as st
+
+from .comparison import Pair
+from .operations import operations
+from .sides import Case
+from .stacks import sample, stacks
+
+EXAMPLES = int(os.environ.get("MANUKA_PARITY_EXAMPLES", "60"))
+SEED = int(os.environ.get("MANUKA_PARITY_SEED", "1"))
+BATCH = 20
+
+
+@pytest.mark.timeout(120 + 10 * EXAMPLES)
+def test_random_stacks_are_the_same_on_manuka_and_on_overlay2(pair: Pair) -> None:
+    cases: list[Case] = sample(st.tuples(stacks(), operations().map(tuple)), EXAMPLES, SEED)
+    for start in range(0, len(cases), BATCH):
+        batch = cases[start : start + BATCH]
+        for case, lines in zip(batch, pair.differences(batch)):
+            if lines:
+                pytest.fail(report(pair, case, lines))
+
+
+def report(pair: Pair, case: Case, lines: list[str]) -> str:
+    """The failure with the simplest case that could be found for it."""
+    simple, simple_lines = pair.shrunk(case)
+    text = ["", "The simplest case:", str(simple[0]), *map(str, simple[1]), "", *simple_lines]
+    return "\n".join([*text, "", "As it was found first:", *lines])
