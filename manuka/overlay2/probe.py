@@ -30,6 +30,8 @@ from manuka.linux.xattr import get_xattr
 
 log = logging.getLogger(__name__)
 
+_PREFIX = ".overlay-check-"
+
 
 class Overlayfs(NamedTuple):
     """How to mount layers here, and what that gives.
@@ -63,6 +65,7 @@ def examine(folder: str) -> Overlayfs:
             "give the engine a data-root on a disk or a volume"
         )
     _load_module()
+    _sweep(folder)
     options, xattrs = _mount_options()
     metacopy = _metacopy(folder, filesystem, options, xattrs)
     if not has_d_type(folder):
@@ -98,6 +101,14 @@ def why_not_native(folder: str, overlayfs: Overlayfs) -> str | None:
     except OSError as error:
         return f"trying it failed: {error}"
     return None
+
+
+def _sweep(folder: str) -> None:
+    """Remove what a check left that was killed in the middle."""
+    for name in os.listdir(folder):
+        if name.startswith(_PREFIX):
+            log.warning("removing %s/%s, left by a crash", folder, name)
+            remove_tree(f"{folder}/{name}")
 
 
 def _load_module() -> None:
@@ -158,7 +169,7 @@ class _TestOverlay:
 @contextlib.contextmanager
 def _overlay(folder: str, options: str, *folders: str) -> Iterator[_TestOverlay]:
     """A folder to mount an overlay in, gone after the ``with`` block."""
-    root = tempfile.mkdtemp(prefix=".overlay-check-", dir=folder)
+    root = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
     try:
         for path in (*folders, "upper", "work", "merged"):
             os.makedirs(f"{root}/{path}")

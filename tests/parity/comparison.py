@@ -97,7 +97,7 @@ def _unequal(what: str, left: object, right: object) -> List[str]:
     return [] if left == right else [f"{what}: {left!r} left, {right!r} right"]
 
 
-# --- wanted: implied folders keep what they were ---------------------------------------------------
+# --- wanted: implied folders keep what they were ----
 
 
 def _without(tree: dict, kept: dict[bytes, Entry | None]) -> dict:
@@ -129,7 +129,7 @@ def _kept_wrongly(path: bytes, entry: Entry | None, tree: Tree) -> List[str]:
     ]
 
 
-# --- wanted: no name in a folder's list without a file behind it ------------------------------------
+# --- wanted: no name in a folder's list without a file behind it ----
 
 
 def _forget_phantoms(left: Tree, right: Tree) -> None:
@@ -137,7 +137,7 @@ def _forget_phantoms(left: Tree, right: Tree) -> None:
         del left[path]
 
 
-# --- wanted: docker diff sees what the engine's own comparison misses -------------------------------
+# --- wanted: docker diff sees what the engine's own comparison misses ----
 
 
 def _changes(left: Played, right: Played, better: bool) -> List[str]:

@@ -7,8 +7,8 @@ from typing import Iterator
 import pytest
 
 from manuka.toolkit.sandbox import Sandbox
-
 from tests.engine.conftest import engine, workshop
+
 from .comparison import Pair
 from .sides import Side
 

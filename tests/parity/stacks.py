@@ -151,7 +151,7 @@ def layer(*entries: Entry) -> Layer:
     return Layer(entries)
 
 
-# --- tars and archives ----------------------------------------------------------------------------
+# --- tars and archives ----
 
 
 def _header(entry: Entry, dialect: int) -> bytes:
@@ -210,7 +210,7 @@ def archive(images: dict[str, Stack]) -> bytes:
     return output.getvalue()
 
 
-# --- what a stack stands for ----------------------------------------------------------------------
+# --- what a stack stands for ----
 
 
 def kept_folders(stack: Stack) -> dict[bytes, Optional[Entry]]:
@@ -252,7 +252,7 @@ def _folders_to(path: bytes) -> List[bytes]:
     return [b"/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
-# --- the generator --------------------------------------------------------------------------------
+# --- the generator ----
 
 PLAIN_NAMES = (b"a", b"b", b"c")
 ODD_NAMES = (
@@ -423,7 +423,7 @@ def sample(strategy: st.SearchStrategy, count: int, number: int) -> list:
     return list(found.values())[:count]
 
 
-# --- the smallest that still fails ----------------------------------------------------------------
+# --- the smallest that still fails ----
 
 
 def smaller(stack: Stack) -> Iterator[Stack]:

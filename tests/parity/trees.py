@@ -1,4 +1,4 @@
-"""What a tree looks like to a program in the container, as data that two engines' can be compared by.
+"""What a tree looks like to a program in the container, as data to compare two engines by.
 
 `read_tree` reads a mounted tree without following a link out of it; `differing` names what is not
 equal between two.  Easy to get wrong: reading changes a tree.  Access times move when a file is

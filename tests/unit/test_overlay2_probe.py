@@ -7,10 +7,10 @@ import os
 import pytest
 
 from manuka.driver import DriverError
-from manuka.linux.mount import MS_RDONLY
+from manuka.linux.mount import MS_RDONLY, mount
 from manuka.linux.mountinfo import mounts_below
 from manuka.overlay2.probe import examine, why_not_native
-from tests.unit.mounts import file_system, mounted, needs_root, overlay
+from tests.unit.mounts import file_system, mounted, needs_root, overlay, unmounted_after
 from tests.unit.stacks import overlay2
 
 pytestmark = needs_root
@@ -83,3 +83,12 @@ def test_what_a_layers_folder_does_not_tell_is_a_reason_for_comparing(tmp_path, 
     found = examine(str(tmp_path))._replace(**change)
     assert reason in why_not_native(str(tmp_path), found)
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_check_left_is_swept_up_with_its_mount(tmp_path):
+    left = tmp_path / ".overlay-check-abc" / "merged"
+    left.mkdir(parents=True)
+    with unmounted_after(tmp_path):
+        mount("left", str(left), "tmpfs")
+        examine(str(tmp_path))
+        assert os.listdir(tmp_path) == []
