@@ -91,7 +91,9 @@ class _Overlaying(Unpacker):
         self._root_is_opaque = False
 
     def _below(self, path: bytes) -> stack.Found | None:
-        return None if self._root_is_opaque else stack.find(self._layers, path, self._xattrs)
+        if self._root_is_opaque or not self._lowers:
+            return None
+        return stack.find(self._layers, path, self._xattrs)
 
     def _hide(self, entry: Entry, name: bytes) -> None:
         if not self._merges():

@@ -198,7 +198,8 @@ class Unpacker(abc.ABC):
         try:
             fd = open_in_root(self._root, path, _FOLDER)
         except (FileNotFoundError, NotADirectoryError):
-            self._make_implied(path)
+            for missing in self._missing_folders(path):
+                self._make_implied(missing)
             self._leave()
             fd = open_in_root(self._root, path, _FOLDER)
         status = os.fstat(fd)
@@ -216,6 +217,19 @@ class Unpacker(abc.ABC):
                 os.utime(parent.fd, ns=parent.times)
         finally:
             os.close(parent.fd)
+
+    def _missing_folders(self, path: bytes) -> list[bytes]:
+        """`path` and those folders above it that are not there, the uppermost first."""
+        missing = [path]
+        while b"/" in path:
+            path = path.rpartition(b"/")[0]
+            try:
+                os.close(open_in_root(self._root, path, _FOLDER))
+            except (FileNotFoundError, NotADirectoryError):
+                missing.insert(0, path)
+            else:
+                break
+        return missing
 
     def _make_implied(self, path: bytes) -> None:
         """Make a folder that the tar has no entry for, like the one it stands for below."""

@@ -193,18 +193,22 @@ class Side:
     def mounted(self, container: str) -> Iterator[str]:
         """The container's tree, as a path for this process, while the engine has it mounted."""
         about = self.call("GET", f"/containers/{container}/json")
-        merged = self.sandbox.inside(about["GraphDriver"]["Data"]["MergedDir"])
+        folders = about["GraphDriver"]["Data"]
+        merged = self.sandbox.inside(folders["MergedDir"])
+        untouched = os.stat(self.sandbox.inside(folders["UpperDir"])).st_mtime_ns
         connection = self._connect()
         try:
             connection.putrequest("PUT", f"/containers/{container}/archive?path=/")
             connection.putheader("Content-Type", "application/x-tar")
             connection.putheader("Content-Length", str(len(END_OF_TAR)))
-            connection.endheaders()
+            # Newer engines look at the first bytes before they mount; all wait for the last.
+            connection.endheaders(END_OF_TAR[:512])
             _wait_until_mounted(merged)
+            _wait_until_entered(merged, untouched)
             yield merged
         finally:
             with contextlib.suppress(OSError):
-                connection.send(END_OF_TAR)
+                connection.send(END_OF_TAR[512:])
                 _checked(connection.getresponse())
             connection.close()
 
@@ -284,6 +288,16 @@ def _wait_until_mounted(path: str) -> None:
                 return
         time.sleep(0.001)
     raise TimeoutError("the engine does not mount " + path)
+
+
+def _wait_until_entered(path: str, untouched: int) -> None:
+    """The engine makes the tree its root, and for that has a folder in it for a moment."""
+    deadline = time.monotonic() + 1  # in case that its clock has not moved on
+    while time.monotonic() < deadline:
+        moved = os.stat(path).st_mtime_ns != untouched
+        if moved and not any(name.startswith(".pivot_root") for name in os.listdir(path)):
+            return
+        time.sleep(0.001)
 
 
 def _checked(answer: http.client.HTTPResponse) -> bytes:

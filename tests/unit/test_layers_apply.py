@@ -20,6 +20,7 @@ from manuka.layers.apply import ApplyError, apply_layer, apply_overlay
 from manuka.layers.idmap import IDENTITY
 from manuka.layers.size import tree_size
 from manuka.layers.tar import TarError
+from manuka.linux.tree import remove_tree
 from tests.layertar import MTIME, LayerTar
 from tests.snapshot import snapshot
 from tests.unit.mounts import mounted, needs_root
@@ -708,3 +709,10 @@ def test_the_size_is_that_of_what_is_there_whatever_a_tar_holds(place, entries):
             continue
         if applied.exact:
             assert applied.content_size == tree_size(tree)
+
+
+def test_a_file_thousands_of_implied_folders_deep_is_unpacked(unpack, tree):
+    path = "d/" * 1900 + "f"
+    unpack(LayerTar().file(path, b"deep"))
+    assert (tree / path).read_bytes() == b"deep"
+    remove_tree(str(tree))  # deeper than what Python's own can remove
