@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hypothesis import strategies as st
 
 from .comparison import Pair, compare
+from .operations import Operation, operations
 from .sides import Side
-from .stacks import CAPABILITY, NOON, Content, Entry, Stack, layer
+from .stacks import CAPABILITY, NOON, Content, Entry, Stack, layer, sample, stacks
 
 FILE = Entry("F", b"d/f", mode=0o640, uid=7, gid=8, mtime_ns=NOON + 5, content=Content(10, 1))
 
@@ -31,6 +33,22 @@ def stack(entry: Entry) -> Stack:
 def test_an_engine_does_not_differ_from_itself(native: Side) -> None:
     first, second = native.play([(stack(FILE), ()), (stack(FILE), ())])
     assert compare(stack(FILE), first, second, better=False) == []
+
+
+def test_random_stacks_on_one_driver_do_not_differ(native: Side) -> None:
+    cases = sample(st.tuples(stacks(), operations().map(tuple)), 10, number=7)
+    for case, first, second in zip(cases, native.play(cases), native.play(cases)):
+        assert compare(case[0], first, second, better=False) == []
+
+
+def test_a_planted_change_in_a_container_is_found(native: Side) -> None:
+    touch = Operation("touch", 0, 0, b"new", 0, 0, 0, NOON, Content())
+    later = dataclasses.replace(touch, time=NOON + 10**9)
+    first, second = native.play([(stack(FILE), (touch,)), (stack(FILE), (later,))])
+    lines = compare(stack(FILE), first, second, better=True)
+    assert any(line.startswith("changed tree b'd'") for line in lines), lines
+    assert any(line.startswith("committed layer b'd'") for line in lines), lines
+    assert not any(line.startswith("tree") for line in lines), lines
 
 
 @pytest.mark.parametrize("fault", FAULTS)
