@@ -7,6 +7,8 @@ import dataclasses
 import pytest
 from hypothesis import strategies as st
 
+from manuka.toolkit.sandbox import Sandbox
+
 from .comparison import Pair, compare
 from .operations import Operation, operations
 from .sides import Side
@@ -35,10 +37,12 @@ def test_an_engine_does_not_differ_from_itself(native: Side) -> None:
     assert compare(stack(FILE), first, second, better=False) == []
 
 
-def test_random_stacks_on_one_driver_do_not_differ(native: Side) -> None:
+def test_random_stacks_on_two_engines_of_one_kind_do_not_differ(engine: str, workshop: str) -> None:
+    # Engines of their own: a layer that was read before has other access times.
     cases = sample(st.tuples(stacks(), operations().map(tuple)), 10, number=7)
-    for case, first, second in zip(cases, native.play(cases), native.play(cases)):
-        assert compare(case[0], first, second, better=False) == []
+    with Sandbox(engine, "overlay2", data_dir=workshop) as left:
+        with Sandbox(engine, "overlay2", data_dir=workshop) as right:
+            assert Pair(Side(left), Side(right), better=False).differences(cases) == [[]] * 10
 
 
 def test_a_planted_change_in_a_container_is_found(native: Side) -> None:
