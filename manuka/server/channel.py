@@ -11,7 +11,9 @@ Three of its classes are extended here, by the places it has for that:
 
 Easy to get wrong: who reads from the connection.  Waitress' loop does not while the channel has a
 request under way (``channel_request_lookahead`` is 0), so the body may.  What it received too
-much, it gives back through the channel before the request counts as done.
+much, it gives back through the channel before the request counts as done.  And the end: closing a
+UNIX socket in which unread bytes lie takes the reply away from the peer (it sees ECONNRESET), so an
+early reply is followed by `Channel.linger`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ from manuka.api.errors import JSON_TYPE, error_body
 from manuka.server.body import LiveBody
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# How long a peer may go on sending after its reply, in seconds: a layer, and anything else.
+_LINGER_STREAM = 60.0
+_LINGER_MESSAGE = 1.0
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]
@@ -104,9 +110,13 @@ class StreamTask(WSGITask):  # type: ignore[misc]
     def finish(self) -> None:
         super().finish()
         body = self.request.body
-        if body is not None and not self.close_on_finish:
-            # While this request is still listed the main loop does not read, so order is kept.
+        if body is None:
+            return
+        # While this request is still listed the main loop does not read, so order is kept.
+        if not self.close_on_finish:
             self.channel.received(body.leftover())
+        elif not body.complete:
+            self.channel.linger(_LINGER_STREAM)
 
 
 class JsonErrorTask(ErrorTask):  # type: ignore[misc]
@@ -122,6 +132,10 @@ class JsonErrorTask(ErrorTask):  # type: ignore[misc]
         self.close_on_finish = True
         self.content_length = len(body)
         self.write(body)
+
+    def finish(self) -> None:
+        super().finish()
+        self.channel.linger(_LINGER_MESSAGE)
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -163,6 +177,27 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 del views[0]
             if sent:
                 views[0] = views[0][sent:]
+
+    def linger(self, patience: float) -> None:
+        """Say that the reply was the last, and read on until the peer has closed.
+
+        An engine that still sends learns of its reply only if its writes go on to succeed: an
+        error there makes it try again with a body that is used up (pkg/plugins/client.go).
+        For the thread that serves the request; at most `patience` seconds.
+        """
+        self._wait_for_buffers()
+        sock = self.socket
+        if not self.connected or sock is None:
+            return
+        deadline = time.monotonic() + patience
+        scratch = bytearray(1 << 16)
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        with contextlib.suppress(OSError):  # the peer is gone, and needs nothing any more
+            sock.shutdown(socket.SHUT_WR)
+            while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                if not sock.recv_into(scratch):
+                    return
 
     def _wait_for_buffers(self) -> None:
         """Until the main loop has sent what was left to it: headers, or an earlier reply."""

@@ -2,7 +2,8 @@
 
 `manuka.toolkit.sandbox` makes and takes down; this is about people and terminals.  Easy to get
 wrong: a Ctrl-C is meant for the command, and reaches it by itself; nothing of the sandbox may end
-before the command has.
+before the command has.  And an exception that a signal raises can be lost, when it comes while
+Python runs a callback whose errors it ignores (at a fork, in a finaliser).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any, Iterator
 from manuka.errors import ManukaError
 from manuka.toolkit.demo import demonstrate
 from manuka.toolkit.sandbox import Sandbox
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN = 0.25  # seconds
 
 
 def run_sandbox(
@@ -56,13 +60,13 @@ def run_sandbox(
         except ManukaError as error:
             _say(str(error))
             return 1
-        except KeyboardInterrupt:
-            return 128 + signal.SIGINT
         except _Ended as ended:
             return 128 + ended.number
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-class _Ended(Exception):
+class _Ended(BaseException):
     """A signal asks this process to end."""
 
     def __init__(self, number: int) -> None:
@@ -119,17 +123,29 @@ def _handler(number: int, handler: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    def end(number: int, frame: object) -> None:
-        raise _Ended(number)
+    """Raise _Ended in the main thread for a signal, again and again until it is being handled."""
+    asked: list[int] = []
 
-    with _handler(signal.SIGTERM, end), _handler(signal.SIGHUP, end):
+    def end(number: int, frame: object) -> None:
+        if number != signal.SIGALRM:
+            asked.append(number)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+        error = sys.exc_info()[1]
+        while error is not None and not isinstance(error, _Ended):
+            error = error.__context__
+        if error is None:
+            raise _Ended(asked[0])
+
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGALRM, *_ENDING):
+            stack.enter_context(_handler(number, end))
         yield
 
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             stack.enter_context(_handler(number, signal.SIG_IGN))
         yield
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -143,3 +144,32 @@ def test_a_file_of_the_host_can_be_another_one_inside(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="missing"):
         Namespace(str(tmp_path / "missing"))
+
+
+_LOSES_ITS_FIRST_SIGNAL = """
+import os, signal, time
+from manuka.toolkit import command
+
+class Loses:
+    def __del__(self):  # whose errors Python ignores
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+try:
+    with command._signals_as_exceptions():
+        Loses()
+        time.sleep(30)
+except command._Ended as ended:
+    print(ended.number)
+"""
+
+
+def test_a_signal_that_comes_where_exceptions_are_lost_ends_the_sandbox_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LOSES_ITS_FIRST_SIGNAL],
+        env=with_this_package(os.environ),
+        capture_output=True,
+        timeout=60,
+    )
+    assert b"Exception ignored" in done.stderr
+    assert (done.returncode, done.stdout) == (0, b"%d\n" % signal.SIGTERM)
