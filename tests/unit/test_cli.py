@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, Dict, List
 
 import pytest
 
-from manuka import __version__
-from manuka.cli import UsageError, load_driver, main
+from manuka import __version__, cli
+from manuka.cli import COMMANDS, main
+from manuka.commands.arguments import UsageError
+from manuka.commands.drivers import load_driver
 from tests.unit.folder_driver import FolderDriver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +38,15 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().out == f"manuka {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["sandbox"]])
+def test_help_lists_every_command(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for name, summary in COMMANDS.items():
+        assert re.search(rf"^    {name} +{re.escape(summary)}$", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_has_examples(capsys: pytest.CaptureFixture, command: List[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
@@ -106,6 +117,21 @@ def test_a_module_that_is_broken_is_no_traceback(
     assert said.startswith("--driver: cannot load 'broken_driver:X': SyntaxError: ")
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_an_internal_error_is_one_line_unless_its_place_is_asked_for(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    def fault(argv: List[str]) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(cli, "_parser", fault)
+    monkeypatch.setenv("MANUKA_DEBUG", "1" if shown else "")
+    assert main(["serve"]) == 1
+    *trace, said = capsys.readouterr().err.splitlines()
+    assert said == "manuka: internal error: KeyError: 'lost' (MANUKA_DEBUG=1 shows where)"
+    assert (f"line {fault.__code__.co_firstlineno + 1}, in fault" in "".join(trace)) is shown
+
+
 def test_only_root_may_serve(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -128,7 +154,8 @@ def test_a_driver_is_loaded_by_its_entry_point(
         "[manuka.drivers]\nfolders = folder_driver:FolderDriver\n"
     )
     script = (
-        "from manuka.cli import load_driver, ManukaError\n"
+        "from manuka.commands.drivers import load_driver\n"
+        "from manuka.errors import ManukaError\n"
         "print(load_driver('folders').__name__)\n"
         "try:\n"
         "    load_driver('other')\n"
@@ -188,8 +215,10 @@ def test_the_sandbox_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_command_imports_no_server_before_it_is_needed() -> None:
     script = (
         "import sys, manuka.cli\n"
+        "manuka.cli._parser(['serve'])\n"
         "heavy = {'bottle', 'waitress', 'manuka.driver', 'manuka.server', 'manuka.toolkit'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "print(sorted(name for name in sys.modules if name.startswith('manuka.commands.')))"
     )
     said = subprocess.run(
         [sys.executable, "-c", script],
@@ -198,7 +227,10 @@ def test_the_command_imports_no_server_before_it_is_needed() -> None:
         check=True,
         text=True,
     ).stdout
-    assert said == "[]\n"
+    assert said.splitlines() == [
+        "[]",
+        "['manuka.commands.arguments', 'manuka.commands.drivers', 'manuka.commands.serve']",
+    ]
 
 
 def test_the_package_exports_what_an_author_needs() -> None:
