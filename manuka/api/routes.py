@@ -4,12 +4,13 @@ A route decodes the message, calls, and encodes what came back; `manuka.api.erro
 faults.  It runs under `manuka.server`, which hands ``ApplyDiff`` its body while it still arrives.
 
 Easy to get wrong: the engine hashes a layer while it sends it, and stops hashing when the reply
-arrives.  So ``ApplyDiff`` reads the body to its very end before it says 200, and ``Diff`` that
-fails half-way must not end as if it were whole.
+arrives.  So ``ApplyDiff`` reads the body to its very end before it answers, be it with an error;
+and ``Diff`` that fails half-way must not end as if it were whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -180,10 +181,17 @@ def make_app(instance: DriverInstance) -> bottle.Bottle:
         return function(instance.driver(), request)
 
     def apply_diff(call: _Call, environ: Dict[str, Any]) -> Reply:
-        layer_id, parent = _layer_of_query(environ["QUERY_STRING"])
-        call.layer_id = layer_id
         stream: io.BufferedIOBase = environ["wsgi.input"]
-        size = instance.driver().apply_diff(layer_id, parent, stream)
+        try:
+            layer_id, parent = _layer_of_query(environ["QUERY_STRING"])
+            call.layer_id = layer_id
+            size = instance.driver().apply_diff(layer_id, parent, stream)
+        except BaseException:
+            # An engine that is answered while it still sends repeats the call for 15 seconds, or
+            # falls: what writes the layer's description runs on when its reader has gone.
+            with contextlib.suppress(Exception):
+                _drain(stream)
+            raise
         _drain(stream)
         return {"Size": size}
 

@@ -195,6 +195,21 @@ def test_a_broken_archive_is_refused_and_leaves_nothing(sandbox: Sandbox, name: 
     assert sandbox.docker("images", "-q", f"{name}:1").stdout == b""
 
 
+@pytest.mark.parametrize("behind", [0, 300, 70_000, 1 << 20])
+def test_a_layer_that_cannot_be_unpacked_is_an_error_at_once_and_the_engine_lives(
+    sandbox: Sandbox, behind: int
+) -> None:
+    """The engine must have sent all before it hears of it, or it repeats itself, or even falls."""
+    for number in range(6):
+        layer = Layer().file("n" * 256).file(f"srv/{number}", os.urandom(behind))
+        started = time.monotonic()
+        result = sandbox.docker("load", input=Image("bad:1", layer).archive(), check=False)
+        said = result.stdout + result.stderr
+        assert b"File name too long" in said or b"file name too long" in said
+        assert time.monotonic() - started < 12, "the engine's repetitions take 15 seconds"
+    assert sandbox.engine.running
+
+
 @pytest.fixture(scope="module")
 def registry(workshop: str) -> Iterator[str]:
     """The address of a registry on this machine, which engines trust since it is local."""

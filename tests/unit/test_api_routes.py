@@ -246,7 +246,7 @@ def test_a_layer_needs_proper_ids_in_the_query(plugin: Plugin, query: str, compl
         reply = wire.stream(calls.APPLY_DIFF + query, _tar(a="x"))
         assert reply.status == 500
         assert reply.error.startswith(complaint)
-        assert reply.headers["connection"] == "close"
+        assert wire.call(calls.EXISTS, {"ID": "a"}).status == 200
 
 
 # --- errors of drivers ----------------------------------------------------------------------------
@@ -351,6 +351,22 @@ def test_a_layer_cut_off_anywhere_is_not_acknowledged(plugin: Plugin, kept: int)
         reply = wire.reply()
         assert reply.status == 500
         assert f"broke the layer's stream off after {kept} bytes" in reply.error
+
+
+def test_an_error_about_a_layer_is_told_when_the_layer_has_been_sent(plugin: Plugin) -> None:
+    """Engines that hear of it earlier repeat the call, or fall: see `make_app`."""
+    plugin.call("GraphDriver.Create", {"ID": "a"})
+    bad = _tar(**{"n" * 256: "name too long"})
+    for target in ("?id=a&parent=", "?id=none&parent=", "?id=no/name&parent="):
+        with plugin.server.wire() as wire:
+            wire.send(stream_head(calls.APPLY_DIFF + target) + chunk(bad))
+            wire.sock.settimeout(0.3)
+            with pytest.raises(socket.timeout):
+                wire.sock.recv(1)
+            wire.sock.settimeout(20)
+            wire.send(chunk(bytes(1 << 20)) + b"0\r\n\r\n")
+            assert wire.reply().status == 500
+            assert wire.call(calls.EXISTS, {"ID": "a"}).status == 200
 
 
 @pytest.mark.parametrize("head", [b"Transfer-Encoding: chunked", b"Content-Length: 0", b"X: y"])
