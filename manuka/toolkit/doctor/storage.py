@@ -1,0 +1,167 @@
+"""Checks of the kernel, of the disk below the layers, and of what lies there already.
+
+Sources: ``check.go`` in the engine's ``daemon/graphdriver/overlay2``; statfs(2); the kernel's
+``Documentation/filesystems/overlayfs.rst``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Iterator
+
+from manuka.linux import kernel
+from manuka.linux.dirents import has_d_type
+from manuka.linux.statfs import filesystem_name
+from manuka.linux.xattr import get_xattr
+from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
+from manuka.toolkit.doctor.patient import Patient
+
+_GOOD = ("extfs", "xfs", "btrfs", "tmpfs")
+_OLDEST_KERNEL = (4, 0)
+
+
+def overlayfs(patient: Patient) -> Iterator[Finding]:
+    """Whether the kernel has overlayfs."""
+    if kernel.release() < _OLDEST_KERNEL:
+        yield Finding(
+            "kernel",
+            PROBLEM,
+            f"Linux {os.uname().release} is older than 4.0: no overlay with several lower layers.",
+            "Use a newer kernel.",
+        )
+        return
+    with open("/proc/filesystems", encoding="ascii") as file:
+        known = "\toverlay\n" in file.read()
+    if known:
+        yield Finding("kernel", OK, f"Linux {os.uname().release} has overlayfs.")
+    else:
+        yield Finding(
+            "kernel",
+            WARNING,
+            f"Linux {os.uname().release} has overlayfs not loaded.",
+            "modprobe overlay; if that fails, install the kernel's extra modules.",
+        )
+
+
+def defaults(patient: Patient) -> Iterator[Finding]:
+    """Defaults of overlayfs under which a layer's folder does not tell all that it adds."""
+    on = [
+        name
+        for name in ("redirect_dir", "metacopy")
+        if kernel.overlay_parameter(name) in ("Y", "1", "on")
+    ]
+    if on:
+        yield Finding(
+            "overlay-defaults",
+            NOTE,
+            f"This kernel switches {' and '.join(on)} on by default. manuka mounts without; other "
+            "drivers, and layers that they have made, may not.",
+        )
+
+
+def disk(patient: Patient) -> Iterator[Finding]:
+    """Whether the disk can carry overlays, and has room."""
+    folder = patient.home
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    name = filesystem_name(folder)
+    if name == "overlayfs":
+        yield Finding(
+            "backing-filesystem",
+            PROBLEM,
+            f"{patient.home} lies on an overlayfs, which cannot carry another.",
+            "Give the engine a data-root on a disk or a volume.",
+        )
+    elif name in _GOOD:
+        yield Finding("backing-filesystem", OK, f"{patient.home} lies on {name}.")
+    else:
+        yield Finding(
+            "backing-filesystem",
+            WARNING,
+            f"{patient.home} lies on {name}, which may not carry overlays.",
+            "ext4, xfs (ftype=1) and btrfs do; the plugin tries it when the engine starts.",
+        )
+    if _list(folder) and not has_d_type(folder):
+        yield Finding(
+            "d-type",
+            PROBLEM,
+            f"The disk of {patient.home} ({name}) does not tell file types in directories.",
+            "Make it anew, xfs with: mkfs.xfs -n ftype=1",
+        )
+    found = os.statvfs(folder)
+    for what, free, total in (
+        ("blocks", found.f_bavail, found.f_blocks),
+        ("inodes", found.f_favail, found.f_files),
+    ):
+        if total and free * 20 < total:
+            yield Finding(
+                "disk-space",
+                WARNING,
+                f"The disk of {patient.home} has {100 * free // total} % of its {what} left.",
+                "docker system prune, or a larger disk.",
+            )
+
+
+def unfinished(patient: Patient) -> Iterator[Finding]:
+    """Layers whose unpacking was broken off."""
+    found = [
+        name for name in _list(patient.home) if os.path.exists(f"{patient.home}/{name}/unpacking")
+    ]
+    if found and patient.engine is None:
+        yield Finding(
+            "unfinished-layers",
+            NOTE,
+            f"{len(found)} layers in {patient.home} were never unpacked to their end, as "
+            f"{found[0][:12]}.",
+            "Pull their image again; no image of the engine uses them.",
+        )
+
+
+def foreign_records(patient: Patient) -> Iterator[Finding]:
+    """Files of layers whose contents lie elsewhere, by records that manuka's mounts ignore."""
+    if not patient.deep:
+        return
+    layers = set()
+    for layer in _list(patient.home):
+        for folder, folders, files in os.walk(f"{patient.home}/{layer}/diff"):
+            if any(_is_elsewhere(os.path.join(folder, name)) for name in folders + files):
+                layers.add(layer[:12])
+                break
+    if layers:
+        yield Finding(
+            "foreign-records",
+            PROBLEM,
+            f"{len(layers)} layers in {patient.home} hold files without their contents, made by "
+            f"a driver that mounts with redirect_dir or metacopy: {', '.join(sorted(layers)[:5])}.",
+            "Move their images by docker save and docker load, from the driver that made them.",
+        )
+    else:
+        yield Finding("foreign-records", OK, f"The layers in {patient.home} hold all their files.")
+
+
+def _is_elsewhere(path: str) -> bool:
+    names = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
+    return any(get_xattr(path, name) is not None for name in names)
+
+
+def other_drivers(patient: Patient) -> Iterator[Finding]:
+    """Images and containers that were made under other drivers, and are out of sight."""
+    images = os.path.join(patient.data_root, "image")
+    for name in _list(images):
+        layers = _list(os.path.join(images, name, "layerdb", "sha256"))
+        if name != patient.name and layers:
+            yield Finding(
+                "other-drivers",
+                NOTE,
+                f"The driver {name} has {len(layers)} image layers in {patient.data_root}; they "
+                f"are out of sight under {patient.name}, and safe.",
+                f'They come back with "storage-driver": "{name}"; docker save and docker load '
+                "move them.",
+            )
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
