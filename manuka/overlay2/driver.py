@@ -35,9 +35,9 @@ from manuka.layers.walk import opened_root
 from manuka.linux.mount import unmount_below
 from manuka.linux.mountinfo import is_mount_point
 from manuka.linux.syncfs import syncfs
+from manuka.locks import LayerLocks
 from manuka.overlay2.changes import Redirected, upper_changes
 from manuka.overlay2.layout import Home, Layer
-from manuka.overlay2.locks import LayerLocks
 from manuka.overlay2.mounts import MountCounts, mount_layer, unmount_layer
 from manuka.overlay2.options import layer_size, parse_options
 from manuka.overlay2.probe import examine, why_not_native

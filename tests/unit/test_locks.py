@@ -1,4 +1,4 @@
-"""manuka.overlay2.locks: one lock for each layer."""
+"""manuka.locks: one lock for each layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from manuka.overlay2.locks import LayerLocks
+from manuka.locks import LayerLocks
 
 
 def test_a_layer_is_held_by_one_thread_at_a_time_and_others_are_not_held_up():
