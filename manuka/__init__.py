@@ -4,6 +4,9 @@ What an author of a driver needs is exported here::
 
     from manuka import CreateOptions, DriverError, GraphDriver, Settings
 
+So is what its types need, and a driver that overrides more than the five methods: `LayerId`,
+`Change` and `Kind`, `IdMaps` and `IdRange`, `Stream`.
+
 The names load when they are first used: ``import manuka`` alone costs nothing, which matters to
 every short command that starts with it.
 """
@@ -13,10 +16,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manuka.driver import CreateOptions, DriverError, GraphDriver, Settings
+    from manuka.driver import (
+        Change,
+        CreateOptions,
+        DriverError,
+        GraphDriver,
+        IdMaps,
+        IdRange,
+        Kind,
+        LayerId,
+        Settings,
+        Stream,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["CreateOptions", "DriverError", "GraphDriver", "Settings"]
+__all__ = [
+    "Change",
+    "CreateOptions",
+    "DriverError",
+    "GraphDriver",
+    "IdMaps",
+    "IdRange",
+    "Kind",
+    "LayerId",
+    "Settings",
+    "Stream",
+]
 
 
 def __getattr__(name: str) -> Any:

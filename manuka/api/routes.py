@@ -1,7 +1,8 @@
 """The plugin's WSGI application: one endpoint is one method of the driver.
 
-A route decodes the message, calls, and encodes what came back; `manuka.api.errors` words the
-faults.  It runs under `manuka.server`, which hands ``ApplyDiff`` its body while it still arrives.
+A route decodes the message, calls, and encodes what came back, once `manuka.api.replies` has
+looked at it; `manuka.api.errors` words the faults.  It runs under `manuka.server`, which hands
+``ApplyDiff`` its body while it still arrives.
 
 Easy to get wrong: the engine hashes a layer while it sends it, and stops hashing when the reply
 arrives.  So ``ApplyDiff`` reads the body to its very end before it answers, be it with an error;
@@ -21,7 +22,7 @@ from urllib.parse import parse_qs
 
 import bottle  # type: ignore[import-untyped]
 
-from manuka.api import calls
+from manuka.api import calls, replies
 from manuka.api.errors import JSON_TYPE, error_body, explain, short
 from manuka.api.instance import DriverInstance
 from manuka.api.messages import (
@@ -64,7 +65,7 @@ def _remove(driver: GraphDriver, layer: LayerRequest) -> Reply:
 
 
 def _get(driver: GraphDriver, layer: LayerRequest) -> Reply:
-    return {"Dir": driver.get(layer.layer_id, layer.mount_label)}
+    return {"Dir": replies.folder(driver.get(layer.layer_id, layer.mount_label))}
 
 
 def _put(driver: GraphDriver, layer: LayerRequest) -> Reply:
@@ -73,20 +74,20 @@ def _put(driver: GraphDriver, layer: LayerRequest) -> Reply:
 
 
 def _exists(driver: GraphDriver, layer: LayerRequest) -> Reply:
-    return {"Exists": driver.exists(layer.layer_id)}
+    return {"Exists": replies.truth(driver.exists(layer.layer_id))}
 
 
 def _get_metadata(driver: GraphDriver, layer: LayerRequest) -> Reply:
-    return {"Metadata": driver.metadata(layer.layer_id)}
+    return {"Metadata": replies.data(driver.metadata(layer.layer_id))}
 
 
 def _changes(driver: GraphDriver, layer: LayerRequest) -> Reply:
-    changes = driver.changes(layer.layer_id, layer.parent)
-    return {"Changes": [{"Path": path, "Kind": int(kind)} for path, kind in changes]}
+    return {"Changes": replies.changes(driver.changes(layer.layer_id, layer.parent))}
 
 
 def _diff_size(driver: GraphDriver, layer: LayerRequest) -> Reply:
-    return {"Size": driver.diff_size(layer.layer_id, layer.parent)}
+    size = driver.diff_size(layer.layer_id, layer.parent)
+    return {"Size": replies.size("diff_size", size)}
 
 
 _LAYER_CALLS: Dict[str, Callable[[GraphDriver, LayerRequest], Reply]] = {
@@ -110,7 +111,7 @@ def _capabilities(driver: GraphDriver) -> Reply:
 
 
 def _status(driver: GraphDriver) -> Reply:
-    return {"Status": [[name, value] for name, value in driver.status()]}
+    return {"Status": replies.rows(driver.status())}
 
 
 def _cleanup(driver: GraphDriver) -> Reply:
@@ -186,6 +187,7 @@ def make_app(instance: DriverInstance) -> bottle.Bottle:
             layer_id, parent = _layer_of_query(environ["QUERY_STRING"])
             call.layer_id = layer_id
             size = instance.driver().apply_diff(layer_id, parent, stream)
+            reply = {"Size": replies.size("apply_diff", size)}
         except BaseException:
             # An engine that is answered while it still sends repeats the call for 15 seconds, or
             # falls: what writes the layer's description runs on when its reader has gone.
@@ -193,12 +195,13 @@ def make_app(instance: DriverInstance) -> bottle.Bottle:
                 _drain(stream)
             raise
         _drain(stream)
-        return {"Size": size}
+        return reply
 
     def diff(call: _Call, environ: Dict[str, Any]) -> TarReply:
         request = parse_layer(_body(environ))
         call.layer_id = request.layer_id
-        return TarReply(call, instance.driver().diff(request.layer_id, request.parent))
+        diff = instance.driver().diff(request.layer_id, request.parent)
+        return TarReply(call, replies.pieces(diff))
 
     handlers: Dict[str, Callable[[_Call, Dict[str, Any]], Any]] = {
         calls.ACTIVATE: activate,

@@ -235,11 +235,10 @@ def test_the_command_imports_no_server_before_it_is_needed() -> None:
 
 def test_the_package_exports_what_an_author_needs() -> None:
     import manuka
-    from manuka.driver import CreateOptions, DriverError, GraphDriver, Settings
+    from manuka import driver
 
-    assert manuka.GraphDriver is GraphDriver
-    assert manuka.Settings is Settings
-    assert manuka.CreateOptions is CreateOptions
-    assert manuka.DriverError is DriverError
+    assert sorted(manuka.__all__) == sorted(driver.__all__)
+    for name in manuka.__all__:
+        assert getattr(manuka, name) is getattr(driver, name)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         manuka.Nothing  # noqa: B018
