@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from manuka.errors import ManukaError
 from manuka.toolkit.demo import demonstrate
@@ -31,28 +31,36 @@ def run_sandbox(
     keep: bool,
     command: list[str],
 ) -> int:
-    """Run `command`, or the demonstration, in a sandbox; the exit status.
+    """Run `command`, or the demonstration, in a sandbox; the exit status as for `in_sandbox`."""
 
-    The status is the command's own, 128 + N if signal N ended it, 126 or 127 if it cannot be run,
-    and 1 if there is no sandbox.  Messages go to stderr, for stdout is the command's.
+    def work(sandbox: Sandbox) -> int:
+        if command:
+            return run_command(sandbox, command)
+        demonstrate(sandbox)
+        return 0
+
+    return in_sandbox(lambda: Sandbox(engine, driver, storage_opts, data_dir, keep), work)
+
+
+def in_sandbox(make: Callable[[], Sandbox], work: Callable[[Sandbox], int]) -> int:
+    """Start the sandbox that `make` makes, do `work` in it, and take it down; the exit status.
+
+    It is what `work` returns, 128 + N if signal N ended this, and 1 if there is no sandbox.
+    Messages go to stderr, for stdout is the work's own.
     """
     with _signals_as_exceptions():
         try:
-            sandbox = Sandbox(engine, driver, storage_opts, data_dir, keep)
-            _say(f"starting Docker {sandbox.program.version_text} on {driver}")
+            sandbox = make()
+            _say(f"starting Docker {sandbox.program.version_text} on {sandbox.driver}")
             with sandbox:
                 where = "in memory, at" if sandbox.namespace.in_memory else "in"
                 _say(f"ready; its data is {where} {sandbox.data}")
-                if command:
-                    status = _run(sandbox, command)
-                else:
-                    status = 0
-                    demonstrate(sandbox)
+                status = work(sandbox)
                 _report_losses(sandbox)
                 _say("stopping")
                 with _uninterrupted():
                     sandbox.close()
-            if keep and not sandbox.namespace.in_memory:
+            if sandbox.keep and not sandbox.namespace.in_memory:
                 _say(f"data and logs are kept in {sandbox.data}")
             else:
                 _say("gone: no process, mount or folder is left")
@@ -74,8 +82,11 @@ class _Ended(BaseException):
         self.number = number
 
 
-def _run(sandbox: Sandbox, command: list[str]) -> int:
-    """The command's exit status, as a shell gives it."""
+def run_command(sandbox: Sandbox, command: list[str]) -> int:
+    """Run a command against the sandbox's engine; its exit status, as a shell gives it.
+
+    That is its own, 128 + N if signal N ended it, 126 or 127 if it cannot be run.
+    """
     with contextlib.ExitStack() as stack:
         child: list[subprocess.Popen[bytes]] = []
 

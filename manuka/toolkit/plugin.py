@@ -24,6 +24,7 @@ class Plugin(Daemon):
     driver: ``manuka`` for the one of this package, or what ``manuka serve --driver`` takes: a
         ``MODULE:CLASS``, or a name from the entry points.
     run_dir: where it records what must outlive it.
+    socket: where it listens; None: where the engine looks for it.
     arguments: further ones for ``manuka serve``.
     """
 
@@ -36,12 +37,16 @@ class Plugin(Daemon):
         driver: str,
         run_dir: str,
         arguments: Sequence[str] = (),
+        socket: str | None = None,
     ) -> None:
         super().__init__(namespace)
         self.log = log
         self.driver_name = name_of(driver)
-        self.socket = f"{SOCKET_FOLDER}/{self.driver_name}.sock"
-        self._arguments = ["--name", self.driver_name, "--run-dir", run_dir]
+        #: Where the engine looks for the plugin.
+        self.engines_socket = f"{SOCKET_FOLDER}/{self.driver_name}.sock"
+        self.socket = socket or self.engines_socket
+        self._arguments = ["--socket", self.socket] if socket else []
+        self._arguments += ["--name", self.driver_name, "--run-dir", run_dir]
         if driver != DEFAULT_NAME:
             self._arguments += ["--driver", driver]
         self._arguments += arguments

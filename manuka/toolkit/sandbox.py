@@ -17,7 +17,7 @@ import contextlib
 import os
 import subprocess
 import types
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from manuka.errors import ManukaError
 from manuka.linux.mountinfo import Mount
@@ -27,8 +27,19 @@ from manuka.toolkit.engine import BUILT_IN, Engine
 from manuka.toolkit.namespace import Namespace, SandboxError
 from manuka.toolkit.plugin import Plugin
 
+if TYPE_CHECKING:  # which Python 3.7 lacks
+    from typing import Protocol
+else:
+    Protocol = object
+
 DATA_PARENT = "/var/tmp"
 _CLIENT_SETTINGS = ("DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+
+
+class Closable(Protocol):
+    """What can be closed."""
+
+    def close(self) -> None: ...
 
 
 class Sandbox:
@@ -44,6 +55,9 @@ class Sandbox:
     settings: further keys of the engine's daemon.json.
     plugin_args: further arguments of ``manuka serve``.
     files: the host's files that the sandbox sees with another content: ``{path: content}``.
+    between: makes something that stands between engine and plugin, such as a
+        `manuka.toolkit.trace.proxy.Proxy`: called with the path where it has to listen, and that
+        of the plugin's own socket.
     """
 
     def __init__(
@@ -56,6 +70,7 @@ class Sandbox:
         settings: Mapping[str, Any] | None = None,
         plugin_args: Sequence[str] = (),
         files: Mapping[str, str] | None = None,
+        between: Callable[[str, str], Closable] | None = None,
     ) -> None:
         if os.geteuid() != 0:
             raise SandboxError("a sandbox mounts file systems: run it as root (sudo)")
@@ -68,6 +83,8 @@ class Sandbox:
         self._settings = settings
         self._plugin_args = plugin_args
         self._files = dict(files or {})
+        self._make_between = between
+        self._between: Closable | None = None
 
     def __enter__(self) -> Sandbox:
         self.namespace = Namespace(self._parent, self.keep)
@@ -112,6 +129,8 @@ class Sandbox:
         """Start the plugin, if there is one, and the engine; SandboxError with logs if not."""
         try:
             for daemon in self.daemons:
+                if daemon is self.engine:
+                    self._put_between()
                 daemon.start()
         except SandboxError as error:
             raise SandboxError(f"{error}\n{self.last_words()}") from None
@@ -132,6 +151,8 @@ class Sandbox:
             for daemon in reversed(self.daemons):
                 daemon.kill()
         finally:
+            if self._between is not None:
+                self._between.close()
             self.namespace.close()
 
     def inside(self, path: str) -> str:
@@ -199,8 +220,9 @@ class Sandbox:
         self.plugin: Plugin | None = None
         if self.driver not in BUILT_IN:
             run_dir = os.path.join(self.data, "run")
+            aside = os.path.join(self.data, "plugin.sock") if self._make_between else None
             self.plugin = Plugin(
-                self.namespace, log("plugin"), self.driver, run_dir, self._plugin_args
+                self.namespace, log("plugin"), self.driver, run_dir, self._plugin_args, aside
             )
             self.driver = self.plugin.driver_name
         self.engine = Engine(
@@ -217,6 +239,13 @@ class Sandbox:
             with open(self.inside(substitute), "w") as file:
                 file.write(content)
             self.namespace.bind(substitute, path)
+
+    def _put_between(self) -> None:
+        if self.plugin is None or self._make_between is None or self._between is not None:
+            return
+        front = self.inside(self.plugin.engines_socket)
+        os.makedirs(os.path.dirname(front), mode=0o755, exist_ok=True)
+        self._between = self._make_between(front, self.inside(self.plugin.socket))
 
     def last_words(self, lines: int = 12) -> str:
         """The end of every log, and where the whole of it is."""

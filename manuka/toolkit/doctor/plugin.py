@@ -6,14 +6,13 @@ Sources: ``pkg/plugins/discovery.go`` and ``pkg/plugins/plugins.go`` of the engi
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import pwd
 import socket
 import stat
-from typing import Any, Iterator
+from typing import Iterator
 
+from manuka.toolkit.client import Client, ClientError, Refused
 from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
 from manuka.toolkit.doctor.patient import PLUGIN_SOCKETS, PLUGIN_SPECS, Patient
 from manuka.toolkit.doctor.processes import Process, listeners
@@ -99,17 +98,18 @@ def handshake(patient: Patient) -> Iterator[Finding]:
     """Whether the plugin answers as one: the calls that change nothing."""
     if not _is_socket(patient.socket) or _refuses(patient.socket):
         return
-    reply = _ask(patient.socket, "/Plugin.Activate", b"")
-    if isinstance(reply, str):
+    client = Client(patient.socket, PATIENCE)
+    try:
+        implements = client.activate()
+    except ClientError as error:
         yield Finding(
             "handshake",
             PROBLEM,
-            f"The plugin does not answer Plugin.Activate: {reply}.",
+            f"The plugin does not answer as one within {PATIENCE:g} seconds: {error}.",
             "Look into its log: journalctl -u manuka -n 50; then restart it.",
         )
         return
-    implements = reply.get("Implements")
-    if not isinstance(implements, list) or "GraphDriver" not in implements:
+    if "GraphDriver" not in implements:
         yield Finding(
             "handshake",
             PROBLEM,
@@ -118,17 +118,16 @@ def handshake(patient: Patient) -> Iterator[Finding]:
         )
         return
     yield Finding("handshake", OK, "The plugin answers, and implements GraphDriver.")
-    status = _ask(patient.socket, "/GraphDriver.Status", b"{}\n")
-    if isinstance(status, str):
+    try:
+        client.status()
+    except Refused as refusal:
+        yield Finding("handshake-status", NOTE, f"The plugin says of its state: {refusal.text}.")
+    except ClientError as error:
         yield Finding(
             "handshake-status",
             WARNING,
-            f"The plugin does not answer GraphDriver.Status: {status}.",
+            f"The plugin does not tell its state: {error}.",
             "Look into its log: journalctl -u manuka -n 50",
-        )
-    elif status.get("Err"):
-        yield Finding(
-            "handshake-status", NOTE, "The plugin says of its state: {}.".format(status["Err"])
         )
 
 
@@ -137,41 +136,6 @@ def plugin_process(patient: Patient) -> Process | None:
     with contextlib.suppress(OSError):
         return next((one for one in listeners(patient.socket) if one.pid != 1), None)
     return None
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(self._path)
-
-
-def _ask(path: str, call: str, message: bytes) -> dict[str, Any] | str:
-    """The reply to a call, or what was wrong with it."""
-    connection = _Connection(path)
-    try:
-        connection.request("POST", call, message)
-        answer = connection.getresponse()
-        body = answer.read(1 << 20)
-    except socket.timeout:
-        return f"no answer within {PATIENCE:g} seconds"
-    except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {error}".rstrip(": ")
-    finally:
-        connection.close()
-    try:
-        reply = json.loads(body)
-    except ValueError:
-        return f"status {answer.status}, and no JSON but {body[:60]!r}"
-    if not isinstance(reply, dict):
-        return f"status {answer.status}, and no JSON object but {body[:60]!r}"
-    if answer.status != 200 and not reply.get("Err"):
-        return f"status {answer.status}"
-    return reply
 
 
 def _is_socket(path: str) -> bool:
