@@ -1,4 +1,4 @@
-"""manuka.overlay2: what the engine's own suite for drivers (graphtest) asks of overlay2."""
+"""Every driver: what the engine's own suite for drivers (graphtest) asks of one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ DEPTH = 128
 
 
 @pytest.fixture
-def driver(tmp_path):
-    with overlay2(tmp_path) as driver:
-        yield driver
+def driver(make_driver):
+    return make_driver()
 
 
 def make_base(driver):
@@ -85,24 +84,37 @@ def test_a_layer_shows_what_its_parent_holds(driver):
 
 
 @pytest.mark.parametrize("folder", ["short", "x" * 170])
-def test_128_layers_can_be_read_below_a_layer_and_129_not_be_made(tmp_path, folder):
+def test_overlay2_shows_128_layers_below_a_layer_and_refuses_129(tmp_path, folder):
     (tmp_path / folder).mkdir()
     with overlay2(tmp_path / folder) as driver:
-        create(driver, "layer-0")
-        with inside(driver, "layer-0") as tree:
-            (tree / "testfile.txt").write_text("made at the bottom")
-        for number in range(1, DEPTH + 1):
-            add_numbered_layer(driver, number)
-        with inside(driver, f"layer-{DEPTH}") as tree:
-            assert (tree / "top-id").read_text() == f"layer-{DEPTH}"
-            for number in range(DEPTH, 0, -1):
-                assert (tree / f"layer-{number}" / "layer-id").read_text() == f"layer-{number}"
-                parent = (tree / f"layer-{number}" / "parent-id").read_text()
-                assert parent == f"layer-{number - 1}"
-            assert (tree / "testfile.txt").read_text() == "made at the bottom"
+        make_numbered_layers(driver, DEPTH)
+        assert_shows_numbered_layers(driver, DEPTH)
         with pytest.raises(DriverError, match="max depth exceeded"):
             create(driver, "one-too-many", f"layer-{DEPTH}")
         assert not driver.exists("one-too-many")
+
+
+def test_a_layer_shows_what_many_below_it_hold(driver):
+    make_numbered_layers(driver, 30)
+    assert_shows_numbered_layers(driver, 30)
+
+
+def make_numbered_layers(driver, depth):
+    create(driver, "layer-0")
+    with inside(driver, "layer-0") as tree:
+        (tree / "testfile.txt").write_text("made at the bottom")
+    for number in range(1, depth + 1):
+        add_numbered_layer(driver, number)
+
+
+def assert_shows_numbered_layers(driver, depth):
+    with inside(driver, f"layer-{depth}") as tree:
+        assert (tree / "top-id").read_text() == f"layer-{depth}"
+        for number in range(depth, 0, -1):
+            assert (tree / f"layer-{number}" / "layer-id").read_text() == f"layer-{number}"
+            parent = (tree / f"layer-{number}" / "parent-id").read_text()
+            assert parent == f"layer-{number - 1}"
+        assert (tree / "testfile.txt").read_text() == "made at the bottom"
 
 
 def add_numbered_layer(driver, number):
@@ -145,25 +157,32 @@ def test_a_diff_can_be_applied_and_has_the_size_that_was_told(driver, tmp_path):
         assert os.listdir(tree / "var") == []
 
 
-@pytest.mark.parametrize("option", ["manuka.diff=auto", "manuka.diff=naive"])
-def test_changes_lists_each_folder_and_each_changed_file(tmp_path, option):
-    with overlay2(tmp_path, option) as driver:
-        create(driver, "base")
-        with inside(driver, "base") as tree:
-            write_files(tree, "one", 20)
-        create(driver, "upper", "base")
-        expected = []
-        with inside(driver, "upper") as tree:
-            for number in range(20):
-                folder, old = f"directory-{number // 10}", f"file-{number}"
-                expected.append(Change(f"/{folder}", Kind.MODIFY))
-                if number % 3 == 0:
-                    (tree / folder / old).write_bytes(random_bytes("two", number))
-                    expected.append(Change(f"/{folder}/{old}", Kind.MODIFY))
-                elif number % 3 == 1:
-                    (tree / folder / f"new-{number}").write_bytes(b"new")
-                    expected.append(Change(f"/{folder}/new-{number}", Kind.ADD))
-                else:
-                    (tree / folder / old).unlink()
-                    expected.append(Change(f"/{folder}/{old}", Kind.DELETE))
-        assert driver.changes("upper", "base") == sorted(set(expected))
+def test_changes_lists_each_folder_and_each_changed_file(driver):
+    assert_lists_changes(driver)
+
+
+def test_changes_lists_the_same_by_comparing_trees(tmp_path):
+    with overlay2(tmp_path, "manuka.diff=naive") as driver:
+        assert_lists_changes(driver)
+
+
+def assert_lists_changes(driver):
+    create(driver, "base")
+    with inside(driver, "base") as tree:
+        write_files(tree, "one", 20)
+    create(driver, "upper", "base")
+    expected = []
+    with inside(driver, "upper") as tree:
+        for number in range(20):
+            folder, old = f"directory-{number // 10}", f"file-{number}"
+            expected.append(Change(f"/{folder}", Kind.MODIFY))
+            if number % 3 == 0:
+                (tree / folder / old).write_bytes(random_bytes("two", number))
+                expected.append(Change(f"/{folder}/{old}", Kind.MODIFY))
+            elif number % 3 == 1:
+                (tree / folder / f"new-{number}").write_bytes(b"new")
+                expected.append(Change(f"/{folder}/new-{number}", Kind.ADD))
+            else:
+                (tree / folder / old).unlink()
+                expected.append(Change(f"/{folder}/{old}", Kind.DELETE))
+    assert driver.changes("upper", "base") == sorted(set(expected))

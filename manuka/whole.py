@@ -1,0 +1,256 @@
+"""Drivers whose layers are whole trees: each begins as a copy of its parent.
+
+Nothing is mounted and nothing counted: `get` gives the folder.  A subclass says how a tree is
+made, copied and deleted (`manuka.vfs`, `manuka.btrfs`); here is what makes it safe.
+
+::
+
+    HOME/               0710
+    HOME/ID/tree/       all files of the layer and of those below it
+    HOME/ID/unpacking   empty: a tar is being unpacked, or was when the plugin died
+    HOME/.incomplete/   layers being made or removed; what is here at start is rubbish
+
+A layer appears under its id, and vanishes, by one rename, so that one which is there has all that
+its parent had; and the mark ``unpacking`` stands before the first byte of a tar is written and
+goes behind the last.  Easy to get wrong: an engine that died in the middle may come back and ask
+for the layer, and only that mark tells that it is not whole.
+
+Options: ``NAME.sync=filesystem``, where NAME is the driver's or ``manuka``, writes a layer to the
+disk before it is acknowledged; else ``none``.  SELinux labels are not set.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+import os
+import re
+import secrets
+
+from manuka.driver import CreateOptions, DriverError, GraphDriver, LayerId, Settings
+from manuka.layers.apply import apply_layer
+from manuka.layers.tar import Stream
+from manuka.layers.walk import opened_root
+from manuka.linux.statfs import filesystem_name
+from manuka.linux.syncfs import syncfs
+from manuka.locks import LayerLocks
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_INCOMPLETE = ".incomplete"
+
+
+class WholeTrees(GraphDriver):
+    """A driver of whole trees.  `name` is how its texts and options call it."""
+
+    name: str
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._sync = self._parse(settings.options)
+        self._examine(_existing_folder(settings.home))
+        self._locks = LayerLocks()
+        self._incomplete = f"{settings.home}/{_INCOMPLETE}"
+        os.makedirs(os.path.dirname(settings.home), mode=0o711, exist_ok=True)
+        self._make_folder(settings.home)
+        self._make_folder(self._incomplete)
+        self._tidy()
+
+    # --- what a subclass decides -----------------------------------------------------------------
+
+    def _examine(self, folder: str) -> None:
+        """Raise DriverError if `folder`, which will hold the home, is no place for the driver."""
+
+    @abc.abstractmethod
+    def _make_tree(self, path: str) -> None:
+        """Make an empty tree."""
+
+    @abc.abstractmethod
+    def _copy_tree(self, source: str, path: str) -> None:
+        """Make a tree that is a copy of `source`."""
+
+    @abc.abstractmethod
+    def _remove_tree(self, path: str) -> None:
+        """Delete a tree, or what there is of it."""
+
+    # --- the five --------------------------------------------------------------------------------
+
+    def create(self, layer_id: LayerId, parent: LayerId | None, options: CreateOptions) -> None:
+        """Copy the parent's tree."""
+        if options.storage_opt:
+            asked = ", ".join(f"{key}={value}" for key, value in options.storage_opt.items())
+            raise DriverError(
+                f"--storage-opt {asked}: the driver {self.name} cannot limit a container's size, "
+                "and has no other options for one"
+            )
+        layer = self._layer(layer_id)
+        with self._locks.hold(layer_id):
+            self._make_way(layer)
+            below = None if parent is None else self._whole(parent, "parent layer")
+            staged = _Layer(self._incomplete, f"{layer_id}.{secrets.token_hex(4)}")
+            try:
+                self._make_folder(staged.path)
+                if below is None:
+                    self._make_tree(staged.tree)
+                    os.chmod(staged.tree, 0o755)
+                    os.chown(staged.tree, *self.settings.id_maps.root)
+                else:
+                    self._copy_tree(below.tree, staged.tree)
+                self._write_out(staged.path)
+                os.rename(staged.path, layer.path)
+            except BaseException:
+                self._delete(staged)
+                raise
+
+    def remove(self, layer_id: LayerId) -> None:
+        """Take the layer out of sight at once, then delete it."""
+        layer = self._layer(layer_id)
+        with self._locks.hold(layer_id):
+            self._discard(layer)
+
+    def get(self, layer_id: LayerId, mount_label: str = "") -> str:
+        """The layer's folder; there is nothing to mount."""
+        with self._locks.hold(layer_id):
+            return self._whole(layer_id, "layer").tree
+
+    def put(self, layer_id: LayerId) -> None:
+        """Nothing: there is nothing to unmount."""
+
+    def exists(self, layer_id: LayerId) -> bool:
+        """Whether there is such a layer, whole or not."""
+        return self._layer(layer_id).exists
+
+    # --- the rest --------------------------------------------------------------------------------
+
+    def status(self) -> list[tuple[str, str]]:
+        """The file system that the layers are on."""
+        return [("Backing Filesystem", filesystem_name(self.settings.home))]
+
+    def metadata(self, layer_id: LayerId) -> dict[str, str]:
+        """The folder that `get` gives."""
+        layer = self._layer(layer_id)
+        if not layer.exists:
+            raise DriverError(f"there is no layer {layer_id}")
+        return {"MergedDir": layer.tree}
+
+    def apply_diff(self, layer_id: LayerId, parent: LayerId | None, stream: Stream) -> int:
+        """Unpack into the tree; the layer counts as whole only when this returned."""
+        with self._locks.hold(layer_id):
+            layer = self._whole(layer_id, "layer")
+            os.close(os.open(layer.unpacking, os.O_CREAT | os.O_EXCL, 0o600))
+            size = apply_layer(stream, layer.tree, self.settings.id_maps).content_size
+            self._write_out(layer.path)
+            os.unlink(layer.unpacking)
+            if self._sync:
+                with opened_root(layer.path) as folder:
+                    os.fsync(folder)
+            return size
+
+    # --- layers ----------------------------------------------------------------------------------
+
+    def _layer(self, layer_id: LayerId) -> _Layer:
+        if not _ID.fullmatch(layer_id):
+            raise DriverError(f"{layer_id!r} cannot be a layer's id: it is no plain name")
+        return _Layer(self.settings.home, layer_id)
+
+    def _whole(self, layer_id: LayerId, what: str) -> _Layer:
+        """A layer that can be shown.  Raises DriverError; `what` is it called in the text."""
+        layer = self._layer(layer_id)
+        if not layer.exists:
+            raise DriverError(f"there is no {what} {layer_id}")
+        if not layer.is_whole:
+            raise DriverError(
+                f"the {what} {layer_id} is not whole: unpacking its tar did not reach the end, in "
+                "this process or in one before it; the engine has to remove it and to send it "
+                "again from the start"
+            )
+        return layer
+
+    def _make_way(self, layer: _Layer) -> None:
+        """An id is taken, unless by what a crash left."""
+        if not layer.exists:
+            return
+        if layer.is_whole:
+            raise DriverError(f"layer {layer.id} exists already")
+        log.warning("layer %s was left unfinished by a crash; it is made anew", layer.id)
+        self._discard(layer)
+
+    def _discard(self, layer: _Layer) -> None:
+        removed = _Layer(self._incomplete, f"{layer.id}.{secrets.token_hex(4)}")
+        try:
+            os.rename(layer.path, removed.path)
+        except FileNotFoundError:
+            return
+        self._delete(removed)
+
+    def _delete(self, layer: _Layer) -> None:
+        self._remove_tree(layer.tree)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(layer.unpacking)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(layer.path)
+
+    def _tidy(self) -> None:
+        for name in os.listdir(self._incomplete):
+            log.warning("removing %s/%s, left by a crash", self._incomplete, name)
+            try:
+                self._delete(_Layer(self._incomplete, name))
+            except OSError as error:
+                log.warning("it stays there: %s", error)
+
+    def _make_folder(self, path: str) -> None:
+        """Make a folder that remapped owners can pass through."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o710)
+        os.chmod(path, 0o710)
+        os.chown(path, os.geteuid(), self.settings.id_maps.root[1])
+
+    def _write_out(self, path: str) -> None:
+        if self._sync:
+            with opened_root(path) as folder:
+                syncfs(folder)
+
+    def _parse(self, options: tuple[str, ...]) -> bool:
+        """Whether to write out; raises DriverError for any other option."""
+        sync = False
+        for option in options:
+            key, _, value = option.partition("=")
+            driver, _, name = key.strip().lower().partition(".")
+            if driver not in (self.name, "manuka") or name != "sync":
+                limit = "; it cannot limit a container's size" if name == "size" else ""
+                raise DriverError(
+                    f"{self.name}: unknown option {key}; there is: {self.name}.sync{limit}"
+                )
+            if value.strip() not in ("none", "filesystem"):
+                raise DriverError(
+                    f"storage option {key}: {value!r} is not one of: none, filesystem"
+                )
+            sync = value.strip() == "filesystem"
+        return sync
+
+
+class _Layer:
+    """The paths of one layer."""
+
+    def __init__(self, home: str, layer_id: str) -> None:
+        self.id = layer_id
+        self.path = f"{home}/{layer_id}"
+        self.tree = f"{self.path}/tree"
+        self.unpacking = f"{self.path}/unpacking"
+
+    @property
+    def exists(self) -> bool:
+        return os.path.isdir(self.path)
+
+    @property
+    def is_whole(self) -> bool:
+        return os.path.isdir(self.tree) and not os.path.lexists(self.unpacking)
+
+
+def _existing_folder(path: str) -> str:
+    """The folder itself, or the nearest above it that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
