@@ -18,6 +18,10 @@ import tempfile
 import time
 from typing import Iterator
 
+from manuka.linux import statfs
+from manuka.linux.btrfs import delete_subvolume, is_subvolume
+from manuka.linux.mountinfo import mounts_below
+
 # Engine and containerd put sockets, state and optional plugins there whatever their
 # configuration says, so each sandbox covers them with folders of its own.
 COVERED = ("/run/docker", "/run/containerd", "/opt/containerd")
@@ -99,7 +103,8 @@ class DataFolder:
 def remove_tree(path: str) -> None:
     """Remove a folder with all that is in it; OSError with what is left when that fails.
 
-    ``rm`` follows no link, crosses no mount with this option, and knows no limit of depth.
+    ``rm`` follows no link, crosses no mount with this option, and knows no limit of depth.  A
+    subvolume of btrfs is another file system to it, so those are deleted here.
     """
     for _ in range(2):
         done = subprocess.run(
@@ -110,6 +115,7 @@ def remove_tree(path: str) -> None:
         if done.returncode == 0:
             return
         _make_mutable(path)
+        _delete_subvolumes(path)
     raise OSError(errno.EBUSY, done.stderr.decode(errors="replace").strip(), path)
 
 
@@ -165,6 +171,18 @@ def _cgroup_mounts() -> list[str]:
     with open("/proc/self/mounts") as mounts:
         fields = [line.split() for line in mounts]
     return [point for _, point, kind, *_ in fields if kind in ("cgroup", "cgroup2")]
+
+
+def _delete_subvolumes(path: str) -> None:
+    """Delete the subvolumes of btrfs in a tree, but nothing of what is mounted there."""
+    mounted = set(mounts_below(path))
+    for folder, names, _ in os.walk(path):
+        names[:] = [name for name in names if os.path.join(folder, name) not in mounted]
+        for name in names:
+            inside = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                if is_subvolume(inside) and statfs.magic(inside) == statfs.BTRFS:
+                    delete_subvolume(inside)
 
 
 def _make_mutable(path: str) -> None:

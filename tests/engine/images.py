@@ -203,6 +203,27 @@ def entries(tar: bytes) -> Iterator[tarfile.TarInfo]:
         yield from reader
 
 
+def as_listed(tar: bytes) -> list[tuple[object, ...]]:
+    """What a layer's stream says, but for the times of whiteouts, which are those of now.
+
+    Left out is what engines themselves write in different ways: the type of a file beside its
+    mode, and the names of owners as the host knows them; and the name of another deleted file
+    that the engine puts into a whiteout when the kernel shares one inode for several.
+    """
+    listed: list[tuple[object, ...]] = []
+    for entry in entries(tar):
+        whiteout = ".wh." in entry.name
+        listed.append(
+            (
+                *(entry.name, entry.type, entry.mode & 0o7777, entry.uid, entry.gid),
+                *(entry.size, entry.devmajor, entry.devminor),
+                "" if whiteout else entry.linkname,
+                *(sorted(entry.pax_headers), 0 if whiteout else entry.mtime),
+            )
+        )
+    return listed
+
+
 def capability(bit: int) -> bytes:
     """``security.capability`` with one effective and permitted capability (capability(7))."""
     return struct.pack("<IIIII", 0x02000001, 1 << bit, 0, 0, 0)

@@ -16,7 +16,7 @@ import pytest
 from manuka.toolkit.sandbox import Sandbox
 
 from .conftest import MakeSandbox
-from .images import Image, Layer, SavedImage, busybox, entries
+from .images import Image, Layer, SavedImage, as_listed, busybox, entries
 from .steps import assert_soon, box, inspect, layer_folders, load, run
 
 
@@ -84,27 +84,6 @@ touch -h -d @1000000000 new deep/er/* deep/er deep fifo null . .. /etc /srv
 """
 
 
-def _as_listed(tar: bytes) -> list[tuple[object, ...]]:
-    """What a layer's stream says, but for the times of whiteouts, which are those of now.
-
-    Left out is what engines themselves write in different ways: the type of a file beside its
-    mode, and the names of owners as the host knows them; and the name of another deleted file
-    that the engine puts into a whiteout when the kernel shares one inode for several.
-    """
-    listed: list[tuple[object, ...]] = []
-    for entry in entries(tar):
-        whiteout = ".wh." in entry.name
-        listed.append(
-            (
-                *(entry.name, entry.type, entry.mode & 0o7777, entry.uid, entry.gid),
-                *(entry.size, entry.devmajor, entry.devminor),
-                "" if whiteout else entry.linkname,
-                *(sorted(entry.pax_headers), 0 if whiteout else entry.mtime),
-            )
-        )
-    return listed
-
-
 def test_a_committed_layer_is_the_one_that_overlay2_would_make(
     sandbox: Sandbox, native: Sandbox, name: str
 ) -> None:
@@ -115,7 +94,7 @@ def test_a_committed_layer_is_the_one_that_overlay2_would_make(
         engine.docker("rm", name)
         saved = SavedImage(engine.docker("save", f"{name}:1").stdout)
         assert saved.diff_ids == inspect(engine, f"{name}:1")["RootFS"]["Layers"]
-        listings.append(_as_listed(saved.layers[-1]))
+        listings.append(as_listed(saved.layers[-1]))
         engine.docker("rmi", f"{name}:1")
     assert listings[0] == listings[1]
     names = [entry[0] for entry in listings[0]]

@@ -6,9 +6,12 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
+from manuka.linux.btrfs import create_subvolume
+from manuka.linux.mount import MS_BIND, mount, unmount
 from manuka.toolkit.host import DATA_PREFIX, DataFolder, SharedFolder, remove_tree
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -139,3 +142,28 @@ def test_two_makers_at_once_agree_on_who_removes(tmp_path: Path) -> None:
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not folder.exists()
+
+
+@needs_root
+def test_removing_a_tree_takes_subvolumes_of_btrfs_but_not_what_is_mounted(
+    tmp_path: Path, btrfs: Callable[[], Path]
+) -> None:
+    tree = btrfs() / "tree"
+    (tree / "d").mkdir(parents=True)
+    create_subvolume(str(tree / "d" / "one"))
+    create_subvolume(str(tree / "d" / "one" / "two"))
+    (tree / "d" / "one" / "file").touch()
+    kept = btrfs() / "kept"
+    create_subvolume(str(kept))
+    create_subvolume(str(kept / "inside"))
+    (tree / "m").mkdir()
+    mount(str(kept), str(tree / "m"), "", MS_BIND)
+    try:
+        with pytest.raises(OSError, match=r"busy|cross|skipping"):
+            remove_tree(str(tree))
+    finally:
+        unmount(str(tree / "m"))
+    assert (kept / "inside").is_dir()
+    assert os.listdir(tree) == ["m"]
+    remove_tree(str(tree))
+    assert not tree.exists()
