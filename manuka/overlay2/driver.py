@@ -117,13 +117,15 @@ class Overlay2(GraphDriver):
 
     def _mount(self, layer: Layer, lowers: list[str], label: str) -> None:
         root = self.settings.id_maps.root
+        overlayfs = self._overlayfs
+        options = overlayfs.following if layer.is_redirected() else overlayfs.options
         try:
-            mount_layer(layer, lowers, self._overlayfs.options, label, root)
+            mount_layer(layer, lowers, options, label, root)
         except OSError:
             unmount_layer(layer)
             self._home.diff_folders(layer)  # names a lost layer, and mends lost links
             try:
-                mount_layer(layer, lowers, self._overlayfs.options, label, root)
+                mount_layer(layer, lowers, options, label, root)
             except OSError as error:
                 unmount_layer(layer)
                 labelled = f" with the label {label}" if label else ""
@@ -230,7 +232,11 @@ class Overlay2(GraphDriver):
 
     def _has_native_diff(self, layer: Layer, parent: str | None) -> bool:
         """Whether the layer's own folder holds its difference from `parent`."""
-        return self._is_native() and self._is_direct_parent(layer, parent)
+        return (
+            self._is_native()
+            and not layer.is_redirected()
+            and self._is_direct_parent(layer, parent)
+        )
 
     def _is_direct_parent(self, layer: Layer, parent: str | None) -> bool:
         lowers = layer.lowers()

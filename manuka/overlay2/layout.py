@@ -11,11 +11,13 @@
     HOME/ID/merged/          where it is mounted, only while it is         }
     HOME/ID/committed        empty: a child was made of it, it changes no more
     HOME/ID/unpacking        empty: a tar is being unpacked, or was when the plugin died
+    HOME/ID/redirected       empty: it leaves to the layers below what it should hold itself
     HOME/.incomplete/        layers being made or removed; what is here at start is rubbish
 
-The last two are not Moby's, which does not mind them.  They are what makes a crash harmless: a
-layer appears under its id, and vanishes, by one rename; and one whose unpacking did not reach its
-end can never be taken for whole.
+The last three are not Moby's, which does not mind them.  The first and the last are what makes a
+crash harmless: a layer appears under its id, and vanishes, by one rename; and one whose unpacking
+did not reach its end can never be taken for whole.  The other is about layers that Moby's driver
+made on a machine with ``redirect_dir`` or ``metacopy``: these need the same to be mounted.
 
 Source: the package comment of the engine's ``daemon/graphdriver/overlay2/overlay.go``.
 Easy to get wrong: an empty ``link`` or ``lower`` is what a power failure leaves of one, and must
@@ -36,7 +38,10 @@ from typing import Iterator
 
 from manuka.driver import DriverError
 from manuka.layers.idmap import IdMaps
+from manuka.layers.walk import walk
+from manuka.layers.whiteouts import TRUSTED
 from manuka.linux.tree import remove_tree
+from manuka.linux.xattr import at, get_xattr
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +65,7 @@ class Layer:
         self.merged = f"{self.path}/merged"
         self.committed = f"{self.path}/committed"
         self.unpacking = f"{self.path}/unpacking"
+        self.redirected = f"{self.path}/redirected"
 
     def exists(self) -> bool:
         """Whether the layer is there, whole or not."""
@@ -73,10 +79,14 @@ class Layer:
         """Whether a child was ever made of it."""
         return os.path.exists(self.committed)
 
+    def is_redirected(self) -> bool:
+        """Whether what it should hold lies in the layers below: a folder, or a file's contents."""
+        return os.path.exists(self.redirected)
+
     def commit(self) -> None:
         """Note that a child is made of it.  Children may be made on several threads at once."""
         if not self.is_committed():
-            os.close(os.open(self.committed, os.O_WRONLY | os.O_CREAT, 0o600))
+            _touch(self.committed)
 
     def lowers(self) -> list[str] | None:
         """The short links below it (``l/SHORT``), nearest first; None for a base layer.
@@ -116,6 +126,8 @@ class Home:
         own, (_, root_gid) = (os.geteuid(), os.getegid()), id_maps.root
         _make_folder(path, 0o710, (own[0], root_gid))
         _make_folder(f"{path}/l", 0o700, own)
+        if not os.path.isdir(self._incomplete):
+            self._note_redirections()
         _make_folder(self._incomplete, 0o700, own)
         self._tidy()
 
@@ -195,6 +207,27 @@ class Home:
             raise DriverError(f"layer {layer.id} exists already")
         log.warning("layer %s was left unfinished by a crash; it is made anew", layer.id)
         self.remove(layer)
+
+    def _note_redirections(self) -> None:
+        """Look through layers that another driver made, once, for what they leave to those below.
+
+        Only containers' layers can: an image's are unpacked, or packed whole, and have children.
+        """
+        for layer in self.layers():
+            if layer.is_committed() or not os.path.isdir(layer.work):
+                continue
+            try:
+                path = redirection(layer.diff)
+            except OSError as error:
+                log.warning("layer %s is damaged: %s", layer.id, error)
+                continue
+            if path is not None:
+                log.warning(
+                    "layer %s was made with redirect_dir or metacopy (%s): it is mounted so, and "
+                    "compared as a whole",
+                    *(layer.id, path),
+                )
+                _touch(layer.redirected)
 
     # --- short links -----------------------------------------------------------------------------
 
@@ -280,6 +313,18 @@ class Home:
         self._repair_links()
 
 
+def redirection(folder: str) -> str | None:
+    """The first path in a layer's own folder that leaves its contents to the layers below."""
+    for fd, path, entries in walk(folder):
+        for entry in entries:
+            if entry.is_symlink():
+                continue
+            for record in ("redirect", "metacopy"):
+                if get_xattr(at(fd, os.fsencode(entry.name)), TRUSTED + record) is not None:
+                    return f"{path}/{entry.name}"
+    return None
+
+
 def _new_short_link() -> str:
     return base64.b32encode(secrets.token_bytes(17)).decode("ascii")[:26]
 
@@ -303,6 +348,10 @@ def _write(path: str, text: str, mode: int = 0o644) -> None:
         file.write(text)
         os.fchmod(descriptor, mode)
     os.rename(temporary, path)
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def _make_folder(path: str, mode: int, owner: tuple[int, int]) -> None:

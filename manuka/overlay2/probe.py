@@ -48,6 +48,14 @@ class Overlayfs(NamedTuple):
     metacopy: bool
 
     @property
+    def following(self) -> str:
+        """The options for a layer that another driver made with ``redirect_dir`` or ``metacopy``."""
+        options = self.options
+        for name in ("redirect_dir", "metacopy"):
+            options = options.replace(f"{name}=off", f"{name}=on")
+        return options
+
+    @property
     def userxattr(self) -> bool:
         """Whether records are kept in ``user.`` attributes, as in a user namespace."""
         return self.xattrs == USER

@@ -13,10 +13,10 @@ import pytest
 
 from manuka.driver import CreateOptions, DriverError
 from manuka.overlay2.layout import Home
-from tests.layertar import LayerTar
+from tests.layertar import LayerTar, content, entries
 from tests.snapshot import snapshot
 from tests.unit.mounts import mounted, needs_root
-from tests.unit.stacks import REMAPPED, apply, create, inside, overlay2, start
+from tests.unit.stacks import REMAPPED, apply, create, inside, overlay2, packed, start, view
 
 pytestmark = needs_root
 
@@ -464,3 +464,51 @@ def test_the_layout_is_one_that_the_engines_driver_made(tmp_path, home):
     with overlay2(tmp_path) as driver, inside(driver, "two") as tree:
         assert sorted(os.listdir(tree)) == ["one", "two"]
         assert Path(driver.metadata("two")["LowerDir"]) == home / "one" / "diff"
+
+
+def made_with(tmp_path, options, work):
+    """A home whose layer top was changed by `work` on a mount with these options of overlayfs."""
+    with overlay2(tmp_path) as driver:
+        below = LayerTar().folder("d").file("d/a", b"one").file("k", b"kept").symlink("l", "k")
+        apply(driver, "base", None, below)
+        create(driver, "top", "base")
+    base, top = tmp_path / "home" / "base", tmp_path / "home" / "top"
+    data = f"{options},lowerdir={base}/diff,upperdir={top}/diff,workdir={top}/work"
+    with mounted(tmp_path / "m", "overlay", "overlay", data=data) as tree:
+        work(tree)
+    (tmp_path / "home" / ".incomplete").rmdir()
+
+
+@pytest.mark.parametrize("options", ["redirect_dir=on", "redirect_dir=on,metacopy=on"])
+def test_what_another_driver_left_to_lower_layers_is_served_and_packed_whole(
+    tmp_path, options, caplog
+):
+    def work(tree):
+        os.chmod(tree / "k", 0o600)
+        os.rename(tree / "d", tree / "e")
+
+    made_with(tmp_path, options, work)
+    with overlay2(tmp_path) as driver:
+        assert "layer top was made with redirect_dir or metacopy" in caplog.text
+        with inside(driver, "top") as tree:
+            assert (tree / "e" / "a").read_text() == "one"
+            assert (tree / "k").read_text() == "kept"
+        tar = packed(driver, "top", "base")
+        assert list(entries(tar)) == [".wh.d", "e/", "e/a", "k"]
+        assert (content(tar, "e/a"), content(tar, "k")) == (b"one", b"kept")
+        assert driver.diff_size("top", "base") == len("one" + "kept")
+        assert [path for path, _ in driver.changes("top", "base")] == ["/d", "/e", "/e/a", "/k"]
+        apply(driver, "again", "base", tar)
+        assert view(driver, "again") == view(driver, "top")
+    caplog.clear()
+    with overlay2(tmp_path):
+        assert "redirect_dir" not in caplog.text, "it is looked for once"
+
+
+def test_layers_of_another_driver_that_hold_all_are_packed_as_they_lie(tmp_path, caplog):
+    made_with(tmp_path, "redirect_dir=off", lambda tree: os.chmod(tree / "k", 0o600))
+    shutil.rmtree(tmp_path / "home" / "base" / "diff" / "d")  # a damaged layer is no obstacle
+    with overlay2(tmp_path) as driver:
+        assert caplog.text == ""
+        assert not (tmp_path / "home" / "top" / "redirected").exists()
+        assert content(packed(driver, "top", "base"), "k") == b"kept"
