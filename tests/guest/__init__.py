@@ -1,0 +1,1 @@
+"""Tests in a virtual machine, by ``tests/guest/run``."""
