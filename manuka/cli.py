@@ -25,6 +25,7 @@ from manuka.errors import ManukaError
 COMMANDS: Dict[str, str] = {
     "serve": "serve a driver to the engine",
     "sandbox": "run a private engine on a driver",
+    "conform": "check a plugin over its socket",
     "trace": "show what an engine and a plugin say to each other",
     "doctor": "tell why an engine won't come up on a plugin",
 }

@@ -118,6 +118,7 @@ class Connection:
         """Raises Unreachable."""
         self._http = _UnixHTTP(path, timeout)
         self._call = ""
+        self._raw = False
         try:
             self._http.connect()
         except socket.timeout:
@@ -142,15 +143,25 @@ class Connection:
 
     @property
     def sock(self) -> socket.socket:
-        """The socket itself, to send what is no HTTP."""
+        """The socket itself."""
         sock: socket.socket = self._http.sock
         return sock
 
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are; then the connection is good for one reply."""
+        self._raw = True
+        with self._send_faults():
+            self.sock.sendall(data)
+
     def call(self, call: str, body: bytes, headers: Optional[Dict[str, str]] = None) -> Reply:
         """Send a message whole, and wait for the reply."""
+        self.begin_call(call, body, headers)
+        return self.reply()
+
+    def begin_call(self, call: str, body: bytes, headers: Optional[Dict[str, str]] = None) -> None:
+        """Send a message whole."""
         self._begin(call, dict(headers or {}, **{"Content-Length": str(len(body))}))
         self._send(body)
-        return self.reply()
 
     # --- a body in pieces ------------------------------------------------------------------------
 
@@ -183,7 +194,11 @@ class Connection:
     def open_reply(self) -> Iterator[http.client.HTTPResponse]:
         """The reply's head; its body is read by the caller, in pieces."""
         with self._faults():
-            response = self._http.getresponse()
+            if self._raw:
+                response = http.client.HTTPResponse(self.sock, method="POST")
+                response.begin()
+            else:
+                response = self._http.getresponse()
         try:
             yield response
         finally:
