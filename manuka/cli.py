@@ -24,6 +24,7 @@ from manuka.errors import ManukaError
 #: Each command with its line in ``manuka --help``, in the order in which that lists them.
 COMMANDS: Dict[str, str] = {
     "serve": "serve a driver to the engine",
+    "new": "begin a driver of your own",
     "sandbox": "run a private engine on a driver",
     "conform": "check a plugin over its socket",
     "trace": "show what an engine and a plugin say to each other",

@@ -172,13 +172,15 @@ class GraphDriver(abc.ABC):
 
     def status(self) -> list[tuple[str, str]]:
         """Rows for ``docker info``, in order.  Asked for often, so it has to be quick."""
-        return []
+        return [("Driver class", f"{type(self).__module__}:{type(self).__qualname__}")]
 
     def metadata(self, layer_id: LayerId) -> dict[str, str]:
         """What ``docker inspect`` shows as ``GraphDriver.Data``.
 
         An error makes the inspection fail, so raise DriverError only for an unknown layer.
         """
+        if not self.exists(layer_id):
+            raise DriverError(f"there is no layer {layer_id}")
         return {}
 
     def cleanup(self) -> None:

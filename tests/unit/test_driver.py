@@ -80,6 +80,13 @@ def test_a_diff_makes_the_same_layer_on_another(driver: Counting) -> None:
     assert not driver.in_use
 
 
+def test_what_is_shown_of_driver_and_layers_follows_as_well(driver: Counting) -> None:
+    assert GraphDriver.status(driver) == [("Driver class", f"{__name__}:Counting")]
+    assert driver.metadata("top") == {}
+    with pytest.raises(DriverError, match="there is no layer nothing"):
+        driver.metadata("nothing")
+
+
 def _unstarted(pieces: Iterator[bytes]) -> None:
     pass
 
