@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
+#: What the top of a subvolume of btrfs has, and hardly any other file system's top.
+_SUBVOLUME_INODE = 256
+
 
 class Mount(NamedTuple):
     """One line of mountinfo.
@@ -71,14 +74,21 @@ def mounts_below(folder: str) -> list[str]:
 def is_mount_point(path: str) -> bool:
     """Whether a file system of its own, as an overlay is, is mounted at `path`.
 
-    Cheap: it compares devices, without reading mountinfo.  So a bind mount of a folder of the
-    same file system, and "/", are not seen.  False when `path` is missing or a symlink.
+    Cheap: it compares devices, and reads mountinfo only for what may be a subvolume of btrfs,
+    which has a device of its own without being mounted.  So a bind mount of a folder of the same
+    file system, and "/", are not seen.  False when `path` is missing or a symlink.
     """
     try:
-        device = os.lstat(path.rstrip("/") or "/").st_dev
-        return device != os.stat(os.path.dirname(os.path.abspath(path))).st_dev
+        status = os.lstat(path.rstrip("/") or "/")
+        folder, name = os.path.split(os.path.abspath(path))
+        if status.st_dev == os.stat(folder).st_dev:
+            return False
     except (FileNotFoundError, NotADirectoryError):
         return False
+    if status.st_ino != _SUBVOLUME_INODE:
+        return True
+    canonical = os.path.join(os.path.realpath(folder), name)
+    return any(mount.mount_point == canonical for mount in mounts())
 
 
 def _unescape(field: bytes) -> str:

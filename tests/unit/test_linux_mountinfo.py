@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from manuka.linux.btrfs import create_subvolume
+from manuka.linux.mount import MS_BIND, mount, unmount
 from manuka.linux.mountinfo import Mount, is_mount_point, mounts, mounts_below, parse
 from tests.unit.mounts import mounted, needs_root, overlay
 
@@ -86,6 +88,25 @@ def test_a_mount_point_is_seen_through_a_symlink_to_its_folder_and_nothing_else_
         assert is_mount_point(str(tmp_path / "link" / "m"))
         assert not is_mount_point(str(tmp_path / "link" / "plain"))
         assert not is_mount_point(str(tmp_path / "link"))
+
+
+@needs_root
+def test_a_subvolume_of_btrfs_is_a_mount_point_only_while_something_is_mounted_on_it(
+    btrfs, tmp_path
+):
+    subvolume = btrfs() / "subvolume"
+    create_subvolume(str(subvolume))
+    (tmp_path / "link").symlink_to(btrfs())
+    assert is_mount_point(str(btrfs()))
+    assert not is_mount_point(str(subvolume))
+    with mounted(subvolume):
+        assert is_mount_point(str(subvolume))
+    mount(str(subvolume), str(subvolume), "", MS_BIND)
+    try:
+        assert is_mount_point(str(tmp_path / "link" / "subvolume"))
+    finally:
+        unmount(str(subvolume))
+    assert not is_mount_point(str(subvolume))
 
 
 def test_what_is_missing_is_no_mount_point(tmp_path):
