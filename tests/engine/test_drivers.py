@@ -52,9 +52,12 @@ def _btrfs(workshop: str) -> Iterator[str]:
         device = found.stdout.decode().strip()
         try:
             mount(device, point, "btrfs")
-            os.chmod(point, 0o711)
-            yield point
-            unmount(point)
+            try:
+                os.chmod(point, 0o711)
+                yield point
+            finally:
+                # Detached, for a sandbox of another test may have a copy of this mount.
+                unmount(point, detach=True)
         finally:
             subprocess.run(["losetup", "--detach", device], check=True)
     finally:
