@@ -29,7 +29,7 @@ examples:
   manuka conform SOCKET --restart 'systemctl restart mine' --kill 'systemctl kill -s KILL mine'
   manuka conform SOCKET --no-init --home /var/lib/docker/mine
       a plugin that serves an engine right now
-  manuka conform SOCKET --junit-xml report.xml --json report.json --pytest='--maxfail 3 --durations 9'
+  manuka conform SOCKET --junit-xml report.xml --json r.json --pytest='--maxfail 3'
       reports, and any options of pytest
   manuka conform --list
 

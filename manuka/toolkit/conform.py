@@ -6,6 +6,8 @@ folder that it is called in; a run must not depend on it, so it gets the kit's o
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -66,6 +68,7 @@ class Choice(NamedTuple):
 
 def run_conform(settings: KitSettings, choice: Choice) -> int:
     """Run the checks; 0 if all that an engine needs is there, else 1.  Raises ConformError."""
+    _check_groups(choice)
     if os.geteuid() != 0:
         raise ConformError("the kit needs root, to look into layers as an engine does; try sudo")
     try:
@@ -103,14 +106,13 @@ def list_checks(choice: Choice, markdown: bool) -> int:
 
 def _collect(choice: Choice) -> List[Tuple[str, str, Rule]]:
     plugin = KitPlugin(None)
-    _pytest(plugin, choice, ["--collect-only", "-qqq", "--no-header", "--no-summary"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        _pytest(plugin, choice, ["--collect-only", "-q", "--no-header", "--no-summary"])
     return plugin.collected
 
 
 def _pytest(plugin: KitPlugin, choice: Choice, options: Sequence[str]) -> int:
-    for group in choice.groups:
-        if group not in GROUPS:
-            raise NoSuchCheck(f"--group: there is no {group!r}; there are {', '.join(GROUPS)}")
+    _check_groups(choice)
     modules = [str(_FOLDER / f"check_{group}.py") for group in choice.groups or GROUPS]
     arguments = ["-c", str(_FOLDER / "pytest.ini"), f"--rootdir={_FOLDER}", *options]
     plugins = [_Named(plugin)]
@@ -120,6 +122,12 @@ def _pytest(plugin: KitPlugin, choice: Choice, options: Sequence[str]) -> int:
     if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
         raise NoSuchCheck("pytest does not take these options; its own message is above")
     return int(status)
+
+
+def _check_groups(choice: Choice) -> None:
+    for group in choice.groups:
+        if group not in GROUPS:
+            raise NoSuchCheck(f"--group: there is no {group!r}; there are {', '.join(GROUPS)}")
 
 
 class _Named:

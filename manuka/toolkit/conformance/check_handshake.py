@@ -19,8 +19,8 @@ from manuka.toolkit.layertar import LayerTar
 
 
 @needed('Plugin.Activate is answered with {"Implements": ["GraphDriver"]}.', ENGINE_CLIENT)
-def check_activate_says_graphdriver(kit: Kit) -> None:
-    implements = kit.client.activate()
+def check_activate_says_graphdriver(first_contact: Client) -> None:
+    implements = first_contact.activate()
     assert "GraphDriver" in implements, f"Implements is {implements}"
 
 

@@ -13,6 +13,12 @@ from manuka.toolkit.conformance.plugin import kit_of
 
 
 @pytest.fixture
+def first_contact(request: pytest.FixtureRequest) -> Client:
+    """A client for a socket on which somebody listens; nothing was said to them yet."""
+    return kit_of(request.config).listening()
+
+
+@pytest.fixture
 def kit(request: pytest.FixtureRequest) -> Kit:
     """The run, with a plugin that answers."""
     kit = kit_of(request.config)

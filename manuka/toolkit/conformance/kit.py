@@ -25,6 +25,7 @@ from manuka.errors import ManukaError
 from manuka.linux.mount import unmount_below
 from manuka.linux.tree import remove_tree
 from manuka.toolkit.client import Client, ClientError
+from manuka.toolkit.conformance.limits import TookTooLong, limit
 from manuka.toolkit.snapshot import snapshot
 
 _PREFIX = "manuka-conform-"
@@ -168,6 +169,12 @@ class Kit:
     def client(self) -> Client:
         return Client(self.settings.socket, self.settings.limit)
 
+    def listening(self) -> Client:
+        """A client for a plugin that listens, and may do no more.  Raises NotRun."""
+        if self._gone is not None:
+            raise NotRun(f"not run: {self._gone}")
+        return self.client if self._accepts() else self.reachable()
+
     def reachable(self) -> Client:
         """A client for a plugin that answers.  Raises NotRun, after a try to restart it."""
         if self._gone is not None:
@@ -238,9 +245,11 @@ class Kit:
 
     def _why_silent(self) -> Optional[str]:
         """What is wrong with the plugin, from the outside; None: it answers."""
+        patience = min(10, self.settings.limit / 2)
         try:
-            Client(self.settings.socket, min(10, self.settings.limit)).activate()
-        except ClientError as error:
+            with limit(patience):  # also for one that answers without an end
+                Client(self.settings.socket, patience).activate()
+        except (ClientError, TookTooLong) as error:
             return f"plugin gone: {error}"
         return None
 

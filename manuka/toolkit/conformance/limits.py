@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from typing import Any, Callable, Iterator, List, Sequence
 
 from manuka.errors import ManukaError
@@ -20,7 +21,10 @@ class TookTooLong(ManukaError):
 
 @contextlib.contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Raise TookTooLong in the block when it lasts longer; only in the main thread."""
+    """Raise TookTooLong in the block when it lasts longer; only in the main thread.
+
+    Nests: a limit around this one goes on.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -28,13 +32,17 @@ def limit(seconds: float) -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise TookTooLong(f"it was not done after {seconds:g} s")
 
+    began = time.monotonic()
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    outer, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if outer:
+            left = outer - (time.monotonic() - began)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
 
 
 def together(functions: Sequence[Callable[[], Any]]) -> List[Any]:
