@@ -14,14 +14,16 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Sequence
+from typing import Any, Dict, Sequence
 
 from manuka.layers import stack
 from manuka.layers.idmap import IDENTITY, IdMapError, IdMaps
 from manuka.layers.tar import Entry, Stream
 from manuka.layers.unpack import Applied, ApplyError, Unpacker
-from manuka.layers.whiteouts import TRUSTED, is_whiteout
+from manuka.layers.whiteouts import TRUSTED, is_opaque, is_whiteout
 from manuka.linux.xattr import at
+
+_Names = Dict[bytes, Any]  # of _Names
 
 __all__ = ["Applied", "ApplyError", "apply_layer", "apply_overlay"]
 
@@ -53,29 +55,52 @@ class _Merging(Unpacker):
 
     def __init__(self, root: str, id_maps: IdMaps) -> None:
         super().__init__(root, id_maps)
-        self._unpacked: set[bytes] = set()
+        # What this tar has unpacked: the names in each folder, with what is in them. A set of
+        # paths would need many times the tar's size for folders that are nested deeply.
+        self._unpacked: _Names = {}
+        self._hidden: set[tuple[int, int]] = set()
 
     def _note(self, path: bytes) -> None:
-        while path and path not in self._unpacked:
-            self._unpacked.add(path)
-            path = path.rpartition(b"/")[0]
+        names = self._unpacked
+        for name in path.split(b"/") if path else ():
+            below = names.get(name)
+            if below is None:
+                below = names[name] = {}
+            names = below
 
     def _hide(self, entry: Entry, name: bytes) -> None:
         if os.path.lexists(at(self._parent.fd, name)):
             self._clear(name)
 
     def _hide_below(self, folder: bytes) -> None:
-        pending = [folder]
+        names = self._unpacked
+        for name in folder.split(b"/") if folder else ():
+            names = names.get(name, {})
+        pending = [(folder, names)]
         while pending:
-            path = pending.pop()
+            path, names = pending.pop()
             self._enter(path)
+            if self._was_hidden():
+                continue
             for text in os.listdir(self._parent.fd):
                 name = os.fsencode(text)
-                child = path + b"/" + name if path else name
-                if child not in self._unpacked:
+                if name not in names:
                     self._clear(name)
                 elif stat.S_ISDIR(os.lstat(name, dir_fd=self._parent.fd).st_mode):
-                    pending.append(child)
+                    pending.append((path + b"/" + name if path else name, names[name]))
+
+    def _was_hidden(self) -> bool:
+        """Whether all of lower layers is gone from the current parent already, and note it.
+
+        Nothing of them comes back, so one look at each folder is enough: a tar may have as many
+        opaque marks as files.
+        """
+        status = os.fstat(self._parent.fd)
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._hidden:
+            return True
+        self._hidden.add(identity)
+        return False
 
 
 class _Overlaying(Unpacker):
@@ -94,6 +119,9 @@ class _Overlaying(Unpacker):
         if self._root_is_opaque or not self._lowers:
             return None
         return stack.find(self._layers, path, self._xattrs)
+
+    def _below_new(self, place: Sequence[bytes], name: bytes) -> stack.Found | None:
+        return stack.look_up(place, name, self._xattrs)
 
     def _hide(self, entry: Entry, name: bytes) -> None:
         if not self._merges():
@@ -125,18 +153,26 @@ class _Overlaying(Unpacker):
             self._root_is_opaque = True
             return
         self._enter(folder)
+        if is_opaque(self._parent.fd, self._xattrs):
+            return
+        merges = self._merges()
         os.setxattr(self._parent.fd, self._xattrs + "opaque", b"y")
-        # Whiteouts that are there already have nothing to hide any more, see `_hide`.
-        pending = [folder]
+        # Whiteouts that are there already have nothing to hide any more, see `_hide`. Where
+        # nothing merges there are none: a tar may have as many opaque marks as files, so no
+        # folder is looked through twice.
+        pending = [folder] if merges else []
         while pending:
             path = pending.pop()
             self._enter(path)
             for text in os.listdir(self._parent.fd):
-                status = os.lstat(text, dir_fd=self._parent.fd)
+                name = os.fsencode(text)
+                status = os.lstat(name, dir_fd=self._parent.fd)
                 if is_whiteout(status):
-                    os.unlink(text, dir_fd=self._parent.fd)
-                elif stat.S_ISDIR(status.st_mode):
-                    pending.append(path + b"/" + os.fsencode(text))
+                    os.unlink(name, dir_fd=self._parent.fd)
+                elif stat.S_ISDIR(status.st_mode) and not is_opaque(
+                    at(self._parent.fd, name), self._xattrs
+                ):
+                    pending.append(path + b"/" + name)
 
     def _replaced_by_folder(self, path: bytes) -> None:
         # What was there hid the lower layers' folder, and that must not come back.

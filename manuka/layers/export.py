@@ -24,7 +24,7 @@ from typing import Generator, Iterator, Sequence
 from manuka.errors import ManukaError
 from manuka.layers.changes import Change, Kind
 from manuka.layers.idmap import IDENTITY, IdMapError, IdMaps
-from manuka.layers.tar import END, Entry, header, padding
+from manuka.layers.tar import END, Entry, header, padding, printable
 from manuka.layers.walk import opened_folder, opened_root, walk
 from manuka.layers.whiteouts import OPAQUE, PREFIX, TRUSTED, is_opaque, is_whiteout
 from manuka.linux.xattr import at, get_xattr
@@ -80,8 +80,9 @@ def export_changes(
 
 def _check_name(folder: str, name: str) -> None:
     if name.startswith(".wh."):
+        path = printable(os.fsencode(f"{folder}/{name}"))
         raise ExportError(
-            f"{folder}/{name}: a layer's tar cannot hold a file of this name, for it would stand "
+            f"{path}: a layer's tar cannot hold a file of this name, for it would stand "
             "for the deletion of another; rename it in the container"
         )
 
@@ -153,7 +154,7 @@ class _Export:
         try:
             uid, gid = self._id_maps.to_container(status.st_uid, status.st_gid)
         except IdMapError as error:
-            raise ExportError(f"/{os.fsdecode(path)}: {error}") from error
+            raise ExportError(f"/{printable(path)}: {error}") from error
         return Entry(
             name=path + b"/" if kind == ord("5") else path,
             type=kind,

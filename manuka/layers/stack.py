@@ -11,11 +11,15 @@ under us.  Do not use this on an upper folder in use.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import NamedTuple, Sequence
 
 from manuka.layers.whiteouts import TRUSTED, is_opaque, is_whiteout
+from manuka.linux.xattr import at
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
 class Found(NamedTuple):
@@ -53,14 +57,52 @@ def look_up(folders: Sequence[bytes], name: bytes, overlay_xattrs: str = TRUSTED
 
 
 def find(folders: Sequence[bytes], path: bytes, overlay_xattrs: str = TRUSTED) -> Found | None:
-    """What is visible at `path`, a clean relative one; symbolic links are not followed."""
-    found: Found | None = None
-    for name in path.split(b"/"):
-        found = look_up(folders, name, overlay_xattrs)
+    """What is visible at `path`, a clean relative one; symbolic links are not followed.
+
+    Each step takes the same time, however long `path` is.
+    """
+    above, _, name = path.rpartition(b"/")
+    place = [(folder, os.open(folder, _FOLDER)) for folder in folders]
+    try:
+        for step in above.split(b"/") if above else ():
+            below = _step_down(place, step, overlay_xattrs)
+            _close(place)
+            place = below
+        found = look_up([at(fd, b"") for _, fd in place], name, overlay_xattrs)
         if found is None:
             return None
-        folders = found.folders
-    return found
+        prefixes = {at(fd, b"") + b"/" + name: folder + b"/" + path for folder, fd in place}
+        return Found(
+            prefixes[found.path], found.status, [prefixes[folder] for folder in found.folders]
+        )
+    finally:
+        _close(place)
+
+
+def _step_down(
+    place: Sequence[tuple[bytes, int]], name: bytes, overlay_xattrs: str
+) -> list[tuple[bytes, int]]:
+    """The folders that merge one name down: each layer's own, and an open descriptor of it."""
+    below: list[tuple[bytes, int]] = []
+    for folder, fd in place:
+        try:
+            child = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                break
+            _close(below)
+            raise
+        below.append((folder, child))
+        if is_opaque(at(fd, name), overlay_xattrs):
+            break
+    return below
+
+
+def _close(place: Sequence[tuple[bytes, int]]) -> None:
+    for _, fd in place:
+        os.close(fd)
 
 
 def visible_names(folders: Sequence[bytes], overlay_xattrs: str = TRUSTED) -> set[bytes]:

@@ -12,11 +12,13 @@ from manuka.layers.tarentry import (
     DIRECTORY,
     FIFO,
     HARD_LINK,
+    LONGEST_SHOWN,
     REGULAR,
     SYMLINK,
     Entry,
     Stream,
     TarError,
+    printable,
 )
 from manuka.layers.tarread import TarReader
 from manuka.layers.tarwrite import END, header, padding
@@ -28,6 +30,7 @@ __all__ = [
     "END",
     "FIFO",
     "HARD_LINK",
+    "LONGEST_SHOWN",
     "REGULAR",
     "SYMLINK",
     "Entry",
@@ -36,4 +39,5 @@ __all__ = [
     "TarReader",
     "header",
     "padding",
+    "printable",
 ]

@@ -22,6 +22,9 @@ REGULAR, HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO = b
 
 BLOCK = 512
 
+#: Bytes of a name that a message shows.
+LONGEST_SHOWN = 300
+
 
 class TarError(ManukaError):
     """A tar stream is malformed, cut off, or holds something that cannot be unpacked."""
@@ -94,6 +97,11 @@ class Entry:
 
 
 def printable(name: bytes) -> str:
-    """A name for a message: what is no UTF-8 escaped, and cut when it is absurdly long."""
-    text = name[:300].decode("utf-8", "backslashreplace")
-    return text if len(name) <= 300 else text + "..."
+    """A name for a message: one line of text, cut when it is absurdly long.
+
+    What is no UTF-8, or would move a terminal's cursor, is escaped.
+    """
+    text = name[:LONGEST_SHOWN].decode("utf-8", "backslashreplace")
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if len(name) <= LONGEST_SHOWN else text + "..."

@@ -18,16 +18,16 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
+import io
 import logging
 import os
-import shutil
 import stat
-from typing import Callable, Iterator, NamedTuple, Union
+from typing import Callable, Iterator, NamedTuple, Sequence, Union
 
 from manuka.errors import ManukaError
 from manuka.layers.idmap import IdMapError, IdMaps
 from manuka.layers.stack import Found
-from manuka.layers.tar import Entry, Stream, TarReader
+from manuka.layers.tar import LONGEST_SHOWN, Entry, Stream, TarReader
 from manuka.layers.whiteouts import (
     AUFS_LINKS,
     AUFS_PREFIX,
@@ -51,6 +51,12 @@ _HANDLE = os.O_PATH | os.O_NOFOLLOW
 #: The latest time that the engine sets, in ns since 1970; what is later or earlier than 1970
 #: becomes 1970 (``chtimes.go``).
 _LATEST = 2**63 - 1
+
+#: Bytes that are copied at once.
+_PIECE = 1 << 20
+
+#: Lines that one tar may add to the log.
+_MOST_WARNINGS = 20
 
 #: Attributes that a file system refuses with these are left out, as in the engine up to 24.
 _TOLERATED = (errno.ENOTSUP, errno.EPERM)
@@ -100,7 +106,7 @@ class Unpacker(abc.ABC):
         self._content_size = 0
         self._exact = True
         self._warned: set[str] = set()
-        self._implied: set[bytes] = set()
+        self._implied: set[int] = set()  # inodes: paths would take thousands of bytes each
         self._makers: dict[int, Callable[[Entry, bytes, bytes], None]] = {
             ord("0"): self._make_file,
             ord("1"): self._make_hard_link,
@@ -186,6 +192,10 @@ class Unpacker(abc.ABC):
         """
         return None
 
+    def _below_new(self, place: Sequence[bytes], name: bytes) -> Found | None:
+        """What shows through as `name` in a folder just made, upon the merged folders `place`."""
+        return None
+
     # --- parent folders --------------------------------------------------------------------------
 
     def _enter(self, path: bytes) -> None:
@@ -198,8 +208,9 @@ class Unpacker(abc.ABC):
         try:
             fd = open_in_root(self._root, path, _FOLDER)
         except (FileNotFoundError, NotADirectoryError):
+            place: list[bytes] | None = None
             for missing in self._missing_folders(path):
-                self._make_implied(missing)
+                place = self._make_implied(missing, place)
             self._leave()
             fd = open_in_root(self._root, path, _FOLDER)
         status = os.fstat(fd)
@@ -231,12 +242,17 @@ class Unpacker(abc.ABC):
                 break
         return missing
 
-    def _make_implied(self, path: bytes) -> None:
-        """Make a folder that the tar has no entry for, like the one it stands for below."""
+    def _make_implied(self, path: bytes, place: list[bytes] | None) -> list[bytes]:
+        """Make a folder that the tar has no entry for, like the one it stands for below.
+
+        Returns the folders of lower layers that merge there.  `place` are those of its parent,
+        when that was made just before: looking them up anew, for each of thousands of folders in
+        each other, would take hours.
+        """
         folder, _, name = path.rpartition(b"/")
         self._enter(folder)
         self._note(path)
-        below = self._below(path)
+        below = self._below(path) if place is None else self._below_new(place, name)
         replaces = False
         try:
             os.mkdir(name, 0o755, dir_fd=self._parent.fd)
@@ -250,14 +266,17 @@ class Unpacker(abc.ABC):
             self._drop_inherited(fd)
             if below and below.folders:
                 self._copy_attributes(below, fd)
-                self._implied.add(path)
+                self._implied.add(os.fstat(fd).st_ino)
             else:
                 os.chown(fd, *self._id_maps.root)
                 # As in the engine, which takes up the set-id bit from folders that have an entry.
-                inherited = 0 if folder in self._implied else os.fstat(fd).st_mode & stat.S_ISGID
+                made_up = self._implied and os.fstat(self._parent.fd).st_ino in self._implied
+                inherited = 0 if made_up else os.fstat(fd).st_mode & stat.S_ISGID
                 os.chmod(fd, 0o755 | inherited)
         if replaces:
             self._replaced_by_folder(path)
+            return []
+        return below.folders if below else []
 
     # --- one maker for each type of entry --------------------------------------------------------
 
@@ -290,14 +309,16 @@ class Unpacker(abc.ABC):
             if replaces:
                 self._clear(name)
                 os.mkdir(name, entry.mode, dir_fd=parent)
+        if created and self._implied:
+            self._implied.discard(os.lstat(name, dir_fd=parent).st_ino)  # of one that is gone
         if created and self._as_created(entry):
             os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
         else:
             with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
                 if created:
                     self._drop_inherited(fd)
-                elif path in self._implied:
-                    self._implied.remove(path)
+                elif self._implied and os.fstat(fd).st_ino in self._implied:
+                    self._implied.remove(os.fstat(fd).st_ino)
                     self._drop_copied(fd)
                 self._set_attributes(fd, entry)
         if replaces:
@@ -398,10 +419,10 @@ class Unpacker(abc.ABC):
             os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
         elif stat.S_ISREG(status.st_mode):
             target = os.open(name, _CREATE, 0o600, dir_fd=parent)
-            with open(below.path, "rb") as source, open(target, "wb", buffering=0) as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-                self._drop_inherited(copy.fileno())
-                self._copy_attributes(below, copy.fileno())
+            with open(target, "wb", buffering=0) as copy, open(below.path, "rb", 0) as source:
+                _copy_sparse(source, copy, status.st_size)
+                self._drop_inherited(target)
+                self._copy_attributes(below, target)
         else:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=parent)
             with self._handle(name) as handle:
@@ -479,15 +500,18 @@ class Unpacker(abc.ABC):
         try:
             os.setxattr(file, name, value, follow_symlinks=follow_symlinks)
         except OSError as error:
+            text = f"attribute {shown(name)} is not kept: {error.strerror}"
             if error.errno not in _TOLERATED:
-                raise
-            self._warn(f"attribute {shown(name)} is not kept: {error.strerror}")
+                raise OSError(error.errno, text) from None
+            self._warn(text)
 
     def _warn(self, text: str) -> None:
         """Log something about this tar, but not once for each of its entries."""
-        if text not in self._warned:
+        if text not in self._warned and len(self._warned) < _MOST_WARNINGS:
             self._warned.add(text)
             log.warning("%s", text)
+            if len(self._warned) == _MOST_WARNINGS:
+                log.warning("what else this tar has that is not kept is not logged")
 
     @contextlib.contextmanager
     def _opened(self, name: bytes, flags: int) -> Iterator[int]:
@@ -504,9 +528,35 @@ class Unpacker(abc.ABC):
             yield b"/proc/self/fd/%d" % fd
 
 
+def _copy_sparse(source: io.FileIO, copy: io.FileIO, size: int) -> None:
+    """Copy a file of `size` bytes, holes left out: it may be of an exabyte, and be all hole."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(source.fileno(), at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # no data from here on
+        hole = os.lseek(source.fileno(), at, os.SEEK_HOLE)
+        source.seek(at)
+        copy.seek(at)
+        while at < hole:
+            data = source.read(min(hole - at, _PIECE))
+            if not data:
+                break
+            view = memoryview(data)
+            while view:
+                view = view[copy.write(view) :]
+            at += len(data)
+        at = max(at, hole)
+    copy.truncate(size)
+
+
 def shown(name: bytes) -> str:
-    """A name from a tar, fit to be read in a message."""
-    return repr(name.decode("utf-8", "backslashreplace"))
+    """A name from a tar in quotes, fit to be read in a message."""
+    text = repr(name[:LONGEST_SHOWN].decode("utf-8", "backslashreplace"))
+    return text if len(name) <= LONGEST_SHOWN else text + "..."
 
 
 def _missing(entry: Entry) -> ApplyError:

@@ -365,6 +365,24 @@ def test_an_attribute_that_the_disk_refuses_is_left_out_and_logged_once(unpack, 
     assert caplog.text.count("attribute 'user.x' is not kept") == 1
 
 
+def test_an_attribute_that_cannot_be_made_is_named_and_not_its_whole_value(unpack):
+    with pytest.raises(ApplyError, match=r"'f': attribute 'user.n' is not kept: "):
+        unpack(LayerTar().file("f", xattrs={"user.n": b"x" * 100_000}))
+
+
+def test_one_tar_cannot_fill_the_log(unpack, caplog):
+    xattrs = {f"user.{number}": b"" for number in range(500)}
+    unpack(LayerTar().symlink("s", "t", xattrs=xattrs))
+    assert len(caplog.messages) == 21
+    assert caplog.messages[-1] == "what else this tar has that is not kept is not logged"
+
+
+def test_a_name_in_an_error_is_cut_when_it_is_absurdly_long(unpack):
+    with pytest.raises(ApplyError) as caught:
+        unpack(LayerTar().file("n" * 100_000))
+    assert len(str(caught.value)) < 400
+
+
 # --- times ---------------------------------------------------------------------------------------
 
 

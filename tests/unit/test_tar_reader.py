@@ -783,3 +783,11 @@ def test_a_large_file_needs_no_more_memory_than_the_buffer() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 2 * MIB
+
+
+def test_an_error_is_one_line_whatever_bytes_a_name_has() -> None:
+    name = b"\x1b]0;a\x07\nb\xff" + "\u202e".encode() + b"n" * 90
+    with pytest.raises(TarError) as caught:
+        list(TarReader(io.BytesIO(header(Entry(name, size=5)) + bytes(100))))
+    assert str(caught.value).isprintable()
+    assert r"\x1b]0;a\x07\nb\xff\u202e" in str(caught.value)
