@@ -1,0 +1,1 @@
+"""What an image or a peer would send that means harm."""
