@@ -114,6 +114,8 @@ class _Overlaying(Unpacker):
         self._layers: list[bytes] = [_path_of(self._root), *self._lowers]
         self._xattrs = overlay_xattrs
         self._root_is_opaque = False
+        # Folders of this layer by their paths: what of the lower layers merges with each.
+        self._merging: dict[bytes, list[bytes]] = {b"": self._lowers}
 
     def _below(self, path: bytes) -> stack.Found | None:
         if self._root_is_opaque or not self._lowers:
@@ -145,8 +147,34 @@ class _Overlaying(Unpacker):
             return bool(self._lowers)
         # The folder's own path: that in the tar may lead through symbolic links.
         path = _path_of(self._parent.fd)[len(self._layers[0]) + 1 :]
-        found = stack.find(self._layers, path, self._xattrs)
-        return found is not None and len(found.folders) > 1
+        return bool(self._merging_with(path))
+
+    def _merging_with(self, path: bytes) -> list[bytes]:
+        """The lower layers' folders that merge with this layer's folder at `path`.
+
+        Remembered, for many whiteouts may lie in one folder, and many folders below another.
+        """
+        known, missing = path, []
+        while known not in self._merging:
+            known, _, name = known.rpartition(b"/")
+            missing.append(name)
+        folders = self._merging[known]
+        for name in reversed(missing):
+            known = known + b"/" + name if known else name
+            if folders and not is_opaque(self._layers[0] + b"/" + known, self._xattrs):
+                found = stack.look_up(folders, name, self._xattrs)
+                folders = found.folders if found else []
+            else:
+                folders = []
+            self._merging[known] = folders
+        return folders
+
+    def _forget_merging(self) -> None:
+        self._merging = {b"": self._lowers}
+
+    def _clear(self, name: bytes) -> None:
+        self._forget_merging()  # It may have been a folder, and opaque.
+        super()._clear(name)
 
     def _hide_below(self, folder: bytes) -> None:
         if not folder:
@@ -156,6 +184,7 @@ class _Overlaying(Unpacker):
         if is_opaque(self._parent.fd, self._xattrs):
             return
         merges = self._merges()
+        self._forget_merging()
         os.setxattr(self._parent.fd, self._xattrs + "opaque", b"y")
         # Whiteouts that are there already have nothing to hide any more, see `_hide`. Where
         # nothing merges there are none: a tar may have as many opaque marks as files, so no
