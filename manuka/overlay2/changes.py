@@ -6,7 +6,7 @@ up in the layers below to see what it was before.  The result is that of the com
 (`manuka.layers.changes`), in time that depends on the change alone.
 
 Easy to get wrong: a file in the upper need not differ (it may have been opened for writing, or
-changed back); and an opaque folder deletes whatever is below it, without naming it.
+changed back); and an opaque folder deletes whatever is below it, at any depth, without naming it.
 """
 
 from __future__ import annotations
@@ -38,30 +38,37 @@ class _UpperWalk:
     def __init__(self, lowers: Sequence[str], overlay_xattrs: str) -> None:
         self._found = ChangeList()
         self._xattrs = overlay_xattrs
-        # Folders of the upper still to look at, each with the folders below that merge there.
-        self._pending: list[tuple[str, list[bytes]]] = [("", [os.fsencode(low) for low in lowers])]
+        # Folders of the upper still to look at, each with what it was before: the folders below
+        # that merged there, and whether a folder above it hides them now.
+        self._pending: list[tuple[str, list[bytes], bool]] = [
+            ("", [os.fsencode(lower) for lower in lowers], False)
+        ]
 
     def run(self, upper: str) -> list[Change]:
         with opened_root(upper) as root:
             while self._pending:
-                path, below = self._pending.pop()
+                path, below, hidden = self._pending.pop()
                 try:
                     with opened_folder(root, path) as folder:
-                        self._look_at_folder(folder, path, below)
+                        self._look_at_folder(folder, path, below, hidden)
                 except (FileNotFoundError, NotADirectoryError):
                     continue  # It vanished while we walked: a container may be running on it.
         return self._found.sorted()
 
-    def _look_at_folder(self, folder: int, path: str, below: list[bytes]) -> None:
+    def _look_at_folder(self, folder: int, path: str, below: list[bytes], hidden: bool) -> None:
+        # The kernel marks the uppermost of folders made anew, and none of those in it.
+        hidden = hidden or bool(path and below and is_opaque(folder, self._xattrs))
         names = os.listdir(folder)
         for name in names:
-            self._look_at(folder, path, name, below)
-        if path and below and is_opaque(folder, self._xattrs):
+            self._look_at(folder, path, name, below, hidden)
+        if hidden and below:
             here = {os.fsencode(name) for name in names}
-            for hidden in stack.visible_names(below, self._xattrs) - here:
-                self._found.add(f"{path}/{os.fsdecode(hidden)}", Kind.DELETE)
+            for gone in stack.visible_names(below, self._xattrs) - here:
+                self._found.add(f"{path}/{os.fsdecode(gone)}", Kind.DELETE)
 
-    def _look_at(self, folder: int, parent: str, name: str, below: list[bytes]) -> None:
+    def _look_at(
+        self, folder: int, parent: str, name: str, below: list[bytes], hidden: bool
+    ) -> None:
         path = f"{parent}/{name}"
         encoded = os.fsencode(name)
         try:
@@ -80,7 +87,7 @@ class _UpperWalk:
         elif not same(entry, Entry(before.path, before.status)):
             self._found.add(path, Kind.MODIFY)
         if entry.is_folder:
-            self._pending.append((path, before.folders if before else []))
+            self._pending.append((path, before.folders if before else [], hidden))
 
     def _refuse_redirection(self, entry: Entry) -> None:
         mode = entry.status.st_mode

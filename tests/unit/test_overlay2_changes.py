@@ -54,6 +54,11 @@ def changed(driver, command):
         ("mkdir -p n/e/s/t", ["A /n", "A /n/e", "A /n/e/s", "A /n/e/s/t"]),
         ("rm -r d; mkdir d", ["C /d", "D /d/a", "D /d/sub"]),
         ("rm -r d; mkdir d; chmod 700 d; touch d/n", ["C /d", "D /d/a", "A /d/n", "D /d/sub"]),
+        (
+            "rm -r d; mkdir -p d/sub; touch d/sub/y",
+            ["C /d", "D /d/a", "C /d/sub", "D /d/sub/x", "A /d/sub/y"],
+        ),
+        ("rm -r d; mkdir -p d/a d/sub", ["C /d", "C /d/a", "C /d/sub", "D /d/sub/x"]),
         ("rm -r d; touch d", ["C /d"]),
         ("rm k; mkdir k; touch k/f", ["C /k", "A /k/f"]),
         ("rm k; ln -s d k", ["C /k"]),
