@@ -15,7 +15,8 @@ import dataclasses
 import errno
 import os
 import stat
-from typing import Callable, Dict, Iterator, List, Tuple
+import subprocess
+from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple, Union
 
 from hypothesis import strategies as st
 
@@ -45,6 +46,30 @@ class Operation:
     content: Content
 
 
+class Act(NamedTuple):
+    """A change to a tree that is told word for word: what a test is about, not drawn at random."""
+
+    text: str
+    do: Callable[[str], None]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Step = Union[Operation, Act]
+
+
+def shell(script: str) -> Act:
+    """What a script does whose working folder is the root."""
+
+    def run(root: str) -> None:
+        # Not /bin/sh of the tree, which may hold none, nor what a user's umask adds.
+        script_with_umask = f"umask 022; {script}"
+        subprocess.run(["sh", "-euc", script_with_umask], cwd=root, check=True, timeout=60)
+
+    return Act(script, run)
+
+
 def operations() -> st.SearchStrategy:
     """A list of changes."""
     operation = st.builds(
@@ -62,10 +87,13 @@ def operations() -> st.SearchStrategy:
     return st.lists(operation, max_size=8)
 
 
-def perform(root: str, todo: Tuple[Operation, ...]) -> List[str]:
+def perform(root: str, todo: Tuple[Step, ...]) -> List[str]:
     """Do everything below the mounted tree `root`; what each came to."""
     results = []
     for operation in todo:
+        if isinstance(operation, Act):
+            operation.do(root)
+            continue
         paths = _Paths(root)
         try:
             touched = _DOERS[operation.kind](paths, operation)

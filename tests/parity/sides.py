@@ -28,7 +28,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from manuka.toolkit.sandbox import Sandbox
 
-from .operations import Operation, perform
+from .operations import Step, perform
 from .stacks import Stack, archive
 from .trees import Time, Tree, moment, read_tree
 
@@ -89,7 +89,7 @@ class Played:
     layers: List[str] = dataclasses.field(default_factory=list)
 
 
-Case = Tuple[Stack, Tuple[Operation, ...]]
+Case = Tuple[Stack, Tuple[Step, ...]]
 
 
 class Side:
@@ -129,7 +129,7 @@ class Side:
                     played[tag].error = str(error)
         return played
 
-    def _play_container(self, tag: str, todo: Tuple[Operation, ...], played: Played) -> None:
+    def _play_container(self, tag: str, todo: Tuple[Step, ...], played: Played) -> None:
         image = self.call("GET", f"/images/{tag}/json")
         played.image_id, played.image_size = image["Id"], image["Size"]
         container = self.create(tag)
