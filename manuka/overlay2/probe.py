@@ -49,7 +49,7 @@ class Overlayfs(NamedTuple):
 
     @property
     def following(self) -> str:
-        """The options for a layer that another driver made with ``redirect_dir`` or ``metacopy``."""
+        """Options for a layer that another driver made with ``redirect_dir`` or ``metacopy``."""
         options = self.options
         for name in ("redirect_dir", "metacopy"):
             options = options.replace(f"{name}=off", f"{name}=on")
@@ -149,8 +149,8 @@ def _metacopy(folder: str, filesystem: str, options: str, xattrs: str) -> bool:
     except OSError as error:
         raise DriverError(
             f"overlays with several lower layers do not work in {folder} on {filesystem}: "
-            f"{error.strerror or error}; the driver needs root, the kernel's module overlay, and "
-            "a disk with ext4, xfs (ftype=1) or btrfs"
+            f"{error.strerror or error}; the driver needs root with CAP_SYS_ADMIN, the kernel's "
+            "module overlay, and a disk with ext4 (without casefold), xfs (ftype=1) or btrfs"
         ) from error
 
 

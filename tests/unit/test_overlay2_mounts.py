@@ -329,6 +329,24 @@ def test_a_label_that_the_kernel_does_not_know_is_a_clear_error_and_leaves_nothi
     assert driver.get("two")
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_label_stands_last_in_the_mount_data_and_in_quotes(driver, home, deep, monkeypatch):
+    """As the kernel wants it, for a label has commas.  Where no SELinux runs, none can be tried."""
+    seen = []
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    if deep:
+        for number in range(90):
+            create(driver, f"{number:064}", f"{number - 1:064}" if number else "two")
+    layer_id = f"{89:064}" if deep else "two"
+    for name in ("mount", "mount_from"):
+        monkeypatch.setattr(f"manuka.overlay2.mounts.{name}", lambda *given: seen.append(given))
+    (home / layer_id / "work" / "work").mkdir()
+    driver.get(layer_id, label)
+    ((*_, data),) = seen
+    assert data.endswith(f'/work,context="{label}"')
+    assert data.count("context=") == 1
+
+
 def test_a_label_that_does_not_fit_is_a_clear_error_and_leaves_nothing(driver, home):
     label = "system_u:object_r:container_file_t:s0:" + ",".join(f"c{n}" for n in range(900))
     with pytest.raises(DriverError, match="mount data is longer than a page"):

@@ -48,8 +48,8 @@ def test_a_disk_where_overlays_do_not_work_is_an_error_that_says_what_would_do(t
             examine(str(disk))
     assert str(caught.value) == (
         f"overlays with several lower layers do not work in {disk} on tmpfs: Read-only file "
-        "system; the driver needs root, the kernel's module overlay, and a disk with ext4, xfs "
-        "(ftype=1) or btrfs"
+        "system; the driver needs root with CAP_SYS_ADMIN, the kernel's module overlay, and a disk "
+        "with ext4 (without casefold), xfs (ftype=1) or btrfs"
     )
 
 
