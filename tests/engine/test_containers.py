@@ -290,3 +290,13 @@ def test_files_that_a_container_holds_open_survive_their_deletion(
 ) -> None:
     output = shell(sandbox, container, "exec 3< /etc/motd; rm /etc/motd; cat <&3")
     assert output == "welcome\n"
+
+
+@pytest.mark.one_engine
+def test_a_size_is_refused_where_the_disk_has_no_quotas(sandbox: Sandbox, name: str) -> None:
+    command = ("create", "--name", name, "--storage-opt", "size=1g", "box:1", "true")
+    done = sandbox.docker(*command, check=False)
+    assert done.returncode != 0
+    said = done.stderr.decode()
+    assert "is supported only for overlay over xfs with 'pquota' mount option" in said
+    assert sandbox.docker("ps", "-aq", "--filter", f"name={name}").stdout == b""

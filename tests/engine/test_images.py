@@ -17,7 +17,7 @@ from manuka.toolkit.sandbox import Sandbox
 
 from .conftest import MakeSandbox
 from .images import Image, Layer, SavedImage, as_listed, busybox, entries
-from .steps import assert_soon, box, inspect, layer_folders, load, run
+from .steps import assert_soon, box, inspect, layer_folders, load, run, run_sleeping, shell
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +139,20 @@ def test_removing_an_image_leaves_the_layers_that_others_share(sandbox: Sandbox,
     assert run(sandbox, below.tag, "cat /srv/one") == "changed\n"
     sandbox.docker("rmi", below.tag)
     assert layer_folders(sandbox) == before
+
+
+def test_an_image_that_a_container_uses_keeps_its_layers(sandbox: Sandbox, name: str) -> None:
+    """It is the engine that guards them: a driver is only told to remove what nothing needs."""
+    image = three_layers(f"{name}:1")
+    load(sandbox, image)
+    run_sleeping(sandbox, name, image=image.tag)
+    layers = layer_folders(sandbox)
+    assert sandbox.docker("rmi", image.tag, check=False).returncode != 0
+    sandbox.docker("rmi", "-f", image.tag, check=False)
+    assert layer_folders(sandbox) == layers
+    assert shell(sandbox, name, "cat /srv/one; ls /srv/sub") == "changed\ny\n"
+    sandbox.docker("rm", "-f", name)
+    sandbox.docker("rmi", image.id, check=False)
 
 
 def test_prune_removes_what_is_not_used(sandbox: Sandbox, name: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from manuka.toolkit.sandbox import Sandbox
 
 from .conftest import DRIVER
-from .images import SavedImage
+from .images import Image, Layer, SavedImage, capability, entries
 from .steps import box, inspect, layer_mounts, load, merged, run, run_sleeping, shell
 
 FIRST = 300_000
@@ -80,3 +80,53 @@ def test_copies_have_the_owners_of_inside(remapped: Sandbox, name: str) -> None:
     assert shell(remapped, name, "stat -c %u /srv/copied") == "0\n"
     assert remapped.docker("diff", name).stdout == b"C /srv\nA /srv/copied\n"
     remapped.docker("rm", "-f", name)
+
+
+@pytest.mark.parametrize("owner", [65_673, 718_322_462, 3_000_000_000])
+def test_an_owner_that_no_range_holds_is_an_error_with_path_owner_and_cure(
+    remapped: Sandbox, owner: int
+) -> None:
+    image = Image("foreign:1", Layer().file("srv/theirs", b"x", owner=(owner, 0)))
+    done = remapped.docker("load", input=image.archive(), check=False)
+    said = (done.stdout + done.stderr).decode()
+    assert "srv/theirs" in said
+    assert f"id {owner} cannot be mapped to a host id" in said
+    assert "/etc/subuid" in said
+
+
+def test_deletions_and_folders_made_anew_are_as_without_a_range(
+    remapped: Sandbox, name: str
+) -> None:
+    below = Layer().folder("d", owner=(9, 9)).file("d/a", owner=(9, 9)).file("gone").file("k")
+    above = Layer().folder("d", 0o750, owner=(9, 9)).opaque("d").file("d/n").whiteout("gone")
+    image = Image(f"{name}:1", *box().layers).add(below).add(above)
+    load(remapped, image)
+    script = "ls -a d; ls gone 2>&- || echo gone; stat -c '%a %u:%g' d"
+    assert run(remapped, image.tag, script) == ".\n..\nn\ngone\n750 9:9\n"
+    run_sleeping(remapped, name, image=image.tag)
+    shell(remapped, name, "rm -r /d; mkdir /d; chown 7:8 /d; rm /k; ln /srv/tree/a /link")
+    listed = remapped.docker("diff", name).stdout.decode().splitlines()
+    assert sorted(listed) == ["A /link", "C /d", "D /d/n", "D /k"]
+    remapped.docker("commit", name, f"{name}:2")
+    script = "ls d; stat -c '%a %u:%g' d; ls k 2>&- || echo gone; stat -c %h /link"
+    assert run(remapped, f"{name}:2", script) == "755 7:8\ngone\n2\n"
+    remapped.docker("rm", "-f", name)
+    remapped.docker("rmi", f"{name}:1", f"{name}:2")
+
+
+def test_a_capability_set_in_a_container_is_an_images_and_not_the_ranges(
+    remapped: Sandbox, name: str
+) -> None:
+    """The kernel notes which root set it; a layer must not, or it would hold for that one alone."""
+    run_sleeping(remapped, name)
+    program = os.path.join(merged(remapped, name), "bin/busybox")
+    value = capability(13)
+    noted = bytes([1, 0, 0, 3]) + value[4:] + FIRST.to_bytes(4, "little")
+    os.setxattr(program, "security.capability", noted)
+    remapped.docker("commit", name, f"{name}:1")
+    (layer,) = SavedImage(remapped.docker("save", f"{name}:1").stdout).layers[-1:]
+    (entry,) = [entry for entry in entries(layer) if entry.name == "bin/busybox"]
+    found = entry.pax_headers["SCHILY.xattr.security.capability"]
+    assert found.encode("utf-8", "surrogateescape") == value
+    remapped.docker("rm", "-f", name)
+    remapped.docker("rmi", f"{name}:1")

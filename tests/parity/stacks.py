@@ -137,6 +137,17 @@ class Layer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Written(Layer):
+    """A layer whose tar another program has written."""
+
+    made: bytes = b""
+
+    @property
+    def tar(self) -> bytes:
+        return self.made
+
+
+@dataclasses.dataclass(frozen=True)
 class Stack:
     """An image's layers from the lowest up."""
 

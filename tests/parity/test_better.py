@@ -7,7 +7,6 @@ here are changes that the engine's own comparison overlooks, names without a fil
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import tempfile
@@ -20,7 +19,7 @@ from tests.engine.images import gnu_sparse_entry
 from .comparison import Pair
 from .operations import Operation
 from .sides import Played, Refused, Side
-from .stacks import CAPABILITY, NOON, Content, Entry, Layer, Stack, archive, layer
+from .stacks import CAPABILITY, NOON, Content, Entry, Layer, Stack, Written, archive, layer
 
 SIZE = 8 << 20
 
@@ -88,17 +87,6 @@ def test_a_further_name_does_not_take_a_capability_away(pair: Pair) -> None:
 
 
 # --- holes ----
-
-
-@dataclasses.dataclass(frozen=True)
-class Written(Layer):
-    """A layer whose tar another program has written."""
-
-    made: bytes = b""
-
-    @property
-    def tar(self) -> bytes:
-        return self.made
 
 
 def blocks(side: Side, part: Layer, tag: str, path: str) -> tuple[int, int]:

@@ -6,11 +6,14 @@ what either side shows.
 
 from __future__ import annotations
 
+import os
+import tarfile
+
 import pytest
 
 from .comparison import Pair
-from .sides import Played, Side
-from .stacks import CAPABILITY, NOON, Content, Entry, Layer, Stack, archive, layer
+from .sides import Played, Refused, Side
+from .stacks import CAPABILITY, NOON, Content, Entry, Layer, Stack, Written, archive, layer
 from .trees import Tree, read_tree
 
 
@@ -36,6 +39,23 @@ def link(path: bytes, target: bytes) -> Entry:
 
 def symlink(path: bytes, target: bytes) -> Entry:
     return Entry("S", path, target=target)
+
+
+def header(name: bytes = b"f", mode: bytes = b"0000644\0", type: bytes = b"0") -> bytes:
+    """A tar header of an empty file, byte by byte as no tool of today writes it."""
+    block = bytearray(layer(Entry("F", b"x")).tar[:512])
+    block[0:100] = name.ljust(100, b"\0")
+    block[100:108] = mode
+    block[156:157] = type
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def global_header() -> bytes:
+    """What `git archive` puts before all entries."""
+    info = tarfile.TarInfo()
+    return info.create_pax_global_header({"comment": "11981b5"})
 
 
 D = folder(b"d")
@@ -100,6 +120,28 @@ SAME = {
         layer(symlink(b"esc", b"/tmp/manuka-escaped"), file(b"esc/f"))
     ],
     "a whiteout without a name": [layer(Entry("F", b".wh."))],
+    "a whiteout in a folder without an entry": [layer(D, file(b"d/a")), layer(whiteout(b"d/a"))],
+    "a hard link ahead of its target": [layer(link(b"b", b"a"), file(b"a"))],
+    "the last name of a file sets its time": [
+        layer(file(b"a"), Entry("H", b"b", target=b"a", mtime_ns=NOON + 10**9))
+    ],
+    "a folder made where a layer below has a whiteout": [
+        layer(D, file(b"d/a")),
+        layer(whiteout(b"d")),
+        layer(D, file(b"d/n")),
+    ],
+    "a folder made anew in one made anew": [
+        layer(D, folder(b"d/s"), file(b"d/s/x")),
+        layer(D, opaque(b"d"), folder(b"d/s"), file(b"d/s/y")),
+        layer(D, folder(b"d/s"), file(b"d/s/z")),
+    ],
+    "a header for the whole tar": [Written((), made=global_header() + layer(file(b"f")).tar)],
+    "type bits in a header's mode": [Written((), made=header(mode=b"0100644\0") + bytes(1024))],
+    "a folder by an old header": [
+        Written((), made=header(name=b"old/", mode=b"0000755\0", type=b"\0") + bytes(1024))
+    ],
+    "something behind the end": [Written((), made=layer(file(b"f")).tar + b"behind" * 5000)],
+    "a name that is empty": [Written((), made=header(name=b"") + layer(file(b"f")).tar)],
 }
 
 
@@ -180,3 +222,48 @@ def test_an_opaque_mark_in_the_root_hides_all_that_is_below(pair: Pair) -> None:
     assert b"a" not in manuka.before
     assert b"d" not in manuka.before
     assert b"b" in manuka.before
+
+
+@pytest.mark.one_engine
+def test_a_whiteout_behind_a_file_of_its_own_layer_wins(pair: Pair) -> None:
+    layers = layer(file(b"f"), file(b"k")), layer(file(b"f", 2), whiteout(b"f"))
+    with pytest.raises(Refused, match="file exists"):
+        pair.left.load(archive({"behind:1": Stack(layers)}))
+    tree = tree_of(pair.right, "behind:1", *layers)
+    assert sorted(tree.keys() & {b"f", b"k"}) == [b"k"]
+
+
+@pytest.mark.one_engine
+def test_a_path_through_a_link_of_its_own_layer_stays_within(pair: Pair) -> None:
+    """Such an image cannot be saved: the engine looks for its files by their names in the tar."""
+    part = layer(folder(b"run"), folder(b"var"), symlink(b"var/run", b"/run"), file(b"var/run/x"))
+    native = tree_of(pair.left, "through:1", part)
+    manuka = tree_of(pair.right, "through:1", part)
+    assert manuka[b"run/x"] == native[b"run/x"]
+    assert manuka[b"var/run"] == native[b"var/run"]
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("kind", [b"D", b"7"], ids=["incremental", "contiguous"])
+def test_entries_of_types_that_the_engine_refuses_are_read(pair: Pair, kind: bytes) -> None:
+    """GNU tar's listing of a folder is a folder, and a contiguous file is a file."""
+    part = Written((), made=header(name=b"x", type=kind, mode=b"0000755\0") + bytes(1024))
+    images = archive({"types:1": Stack((part,))})
+    with pytest.raises(Refused, match="unhandled tar header type"):
+        pair.left.load(images)
+    pair.right.load(images)
+    with pair.right.mounted(pair.right.create("types:1")) as root:
+        assert read_tree(root)[b"x"].type == ("D" if kind == b"D" else "F")
+
+
+@pytest.mark.one_engine
+def test_nothing_of_the_host_is_written_through_a_link_of_an_image(pair: Pair) -> None:
+    outside = pair.right.sandbox.inside("/tmp/manuka-escaped")
+    os.mkdir(outside)
+    try:
+        planted = layer(symlink(b"esc", b"/tmp/manuka-escaped"))
+        below = Stack((planted, layer(file(b"esc/f"), whiteout(b"esc/g"), opaque(b"esc/h"))))
+        pair.right.load(archive({"escape:2": below}))
+        assert os.listdir(outside) == []
+    finally:
+        os.rmdir(outside)
