@@ -55,7 +55,9 @@ def load(path):
 def image_names(folder):
     """The names of the images below ROOT/image/DRIVER."""
     names = {}
-    for references in load(os.path.join(folder, "repositories.json")).get("Repositories", {}).values():
+    for references in (
+        load(os.path.join(folder, "repositories.json")).get("Repositories", {}).values()
+    ):
         for name, identifier in references.items():
             if "@" not in name:
                 names.setdefault(identifier, []).append(name)
@@ -88,7 +90,9 @@ def main():
         for folder in glob.glob(os.path.join(root, "image/*")):
             found = image_names(folder)
             if found:
-                held = drivers.setdefault(os.path.basename(folder), {"images": [], "containers": []})
+                held = drivers.setdefault(
+                    os.path.basename(folder), {"images": [], "containers": []}
+                )
                 held["images"] += found
         for driver, found in container_names(root).items():
             held = drivers.setdefault(driver, {"images": [], "containers": []})

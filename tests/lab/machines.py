@@ -22,12 +22,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("MANUKA_LAB_MACHINE", "manuka-machine:bookworm")
 
-_OPTIONS = """
-    --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined
-    --security-opt apparmor=unconfined --security-opt systempaths=unconfined
-    --cgroupns host --volume /sys/fs/cgroup:/sys/fs/cgroup:rw
-    --tmpfs /run --tmpfs /run/lock --volume /var/lib/docker --stop-signal SIGRTMIN+3
-""".split()
+_OPTIONS = [
+    *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--cgroupns", "host"),
+    *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+    *("--security-opt", "systempaths=unconfined", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
+    *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--volume", "/var/lib/docker"),
+    *("--stop-signal", "SIGRTMIN+3"),
+]
 
 
 def why_none() -> str:
@@ -47,7 +48,8 @@ class Machine:
         self.name = f"manuka-lab-{uuid.uuid4().hex[:8]}"
         self._folder = folder
         _docker("run", "--detach", "--name", self.name, "--hostname", self.name, *_OPTIONS, IMAGE)
-        self.run("sh", "-c", "until systemctl is-system-running --wait; do sleep 1; done", check=False)
+        until_up = "until systemctl is-system-running --wait; do sleep 1; done"
+        self.run("timeout", "120", "sh", "-c", until_up, check=False)
 
     def remove(self) -> None:
         _docker("rm", "--force", "--volumes", self.name)

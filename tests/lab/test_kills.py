@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Iterator
 
@@ -41,17 +42,15 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_a_killed_play_is_made_good_by_the_next(machine: Machine, number: int) -> None:
     choice = random.Random(SEED + number)
     last_task, pause = choice.randrange(1, TASKS), choice.random() * 2
-    task = "none"
     process = machine.start_play()
     assert process.stdout is not None
     tasks = (line for line in process.stdout if line.startswith("TASK ["))
-    for _, task in zip(range(last_task), tasks):
-        pass
+    begun = list(islice(tasks, last_task))
     time.sleep(pause)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait(timeout=60) in (-signal.SIGKILL, 0)
     process.stdout.close()
-    moment = f"seed {SEED}, {pause:.1f} s into task {last_task}: {task.split(']')[0][6:]}"
+    moment = f"seed {SEED}, {pause:.1f} s into task {last_task}: {begun[-1].split(']')[0][6:]}"
     print(f"killed: {moment}")
 
     machine.play().expect_ok()
