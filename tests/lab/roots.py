@@ -48,8 +48,8 @@ def why_none() -> str:
 
 def play(folder: Path, playbook: str, roots: dict, *arguments: str) -> dict:
     """Runs a playbook on roots: {name: {"release", "vars", "files"}}.  Host to its outcome:
-    `changed` and `ok` are lists of tasks, `failed` is the message, and `files` are texts of
-    those that are named in "read", after the play.
+    `changed` and `ok` are lists of tasks, `failed` is the message, `files` are texts of those
+    that are named in "read", and `said` is what the commands in "say" say after the play.
     """
     hosts = {
         name: {
@@ -86,7 +86,8 @@ def play(folder: Path, playbook: str, roots: dict, *arguments: str) -> dict:
     assert (folder / "outcome.json").exists(), done.stdout[-4000:]
     outcome = json.loads((folder / "outcome.json").read_text())
     files = json.loads((folder / "files.json").read_text())
-    return {name: {**outcome[name], "files": files[name]} for name in roots}
+    said = json.loads((folder / "said.json").read_text())
+    return {name: {**outcome[name], "files": files[name], "said": said.get(name)} for name in roots}
 
 
 # --- inside the namespace -------------------------------------------------------------------------
@@ -105,6 +106,12 @@ def main(path: str) -> int:
         for name, root in spec["roots"].items()
     }
     (folder / "files.json").write_text(json.dumps(read))
+    said = {
+        name: {key: say(folder / "roots" / name, command) for key, command in root["say"].items()}
+        for name, root in spec["roots"].items()
+        if "say" in root
+    }
+    (folder / "said.json").write_text(json.dumps(said))
     return code
 
 
@@ -151,6 +158,14 @@ def dress(root: Path, spec: dict) -> None:
             place.chmod(0o755 if content.startswith("#!") else 0o644)
     for path, source in spec.get("folders", {}).items():
         mount("--bind", source, make(root / path[1:]))
+
+
+def say(root: Path, command: str) -> str:
+    done = subprocess.run(
+        ["chroot", str(root), "sh", "-c", command],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+    )  # fmt: skip
+    return done.stdout
 
 
 def mount(*arguments: object) -> None:

@@ -1,0 +1,184 @@
+"""What goes wrong on a real machine, and how site.yml leaves it: in this order, on one machine.
+
+MANUKA_LAB_MACHINES=1 asks for them; they take half an hour.  Each test leaves the machine
+provisioned for the next.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from machines import ROOT, Machine, why_none
+
+pytestmark = [
+    pytest.mark.machine,
+    pytest.mark.skipif("MANUKA_LAB_MACHINES" not in os.environ, reason="MANUKA_LAB_MACHINES"),
+]
+
+RESTORES = "            instance.restore()\n"
+LISTENS = '    listener = listen(arguments.socket or f"/run/docker/plugins/{name}.sock")\n'
+SHORT = {"manuka_engine_timeout": 15}
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    reason = why_none()
+    if reason:
+        pytest.fail(reason)
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    yield machine
+    machine.remove()
+
+
+@pytest.fixture
+def source(tmp_path: Path):
+    """Copies of this repository's package, with one line replaced: other releases."""
+
+    def make(old: str, new: str) -> str:
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, tmp_path / name)
+        shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "manuka", tmp_path / "manuka", ignore=ignored)
+        cli = tmp_path / "manuka/cli.py"
+        assert cli.read_text().count(old) == 1
+        cli.write_text(cli.read_text().replace(old, new))
+        return str(tmp_path)
+
+    return make
+
+
+def release(machine: Machine) -> str:
+    """The release that runs, by its digest."""
+    pid = machine.run("systemctl", "show", "--property", "MainPID", "--value", "manuka.service")
+    command = machine.run("cat", f"/proc/{pid}/cmdline")
+    return re.findall(r"/releases/(\w+)/", command)[0]
+
+
+def releases(machine: Machine) -> set:
+    return set(machine.run("ls", "/opt/manuka/releases").split())
+
+
+def runs(machine: Machine) -> bool:
+    container = ["docker", "run", "--rm", "--network", "none", "kept:local"]
+    return machine.run(*container, "/bin/busybox", "echo", "runs") == "runs"
+
+
+def test_a_plugin_that_never_came_up_leaves_the_engine_as_it_was(machine, source) -> None:
+    machine.write("/etc/docker/daemon.json", '{"log-level": "info"}\n')
+    broken = source(LISTENS, LISTENS + '    raise ManukaError("broken on purpose")\n')
+    play = machine.play(manuka_source=broken, **SHORT).expect_failure()
+    assert "broken on purpose" in play.text
+    assert "daemon.json is as it was; the engine runs on overlay2." in play.text
+    assert machine.driver() == "overlay2"
+    assert machine.read("/etc/docker/daemon.json") == '{"log-level": "info"}'
+    assert machine.run("systemctl", "is-enabled", "manuka.service", check=False) != "enabled"
+
+
+def test_images_of_another_driver_are_named_and_nothing_is_changed(machine) -> None:
+    machine.load_image("kept:local")
+    machine.run("docker", "create", "--name", "stays", "kept:local", "/bin/busybox")
+    play = machine.play().expect_failure()
+    assert (
+        "A change from the driver overlay2 to manuka would put out of sight the images kept:local "
+        "and the containers stays." in play.text
+    )
+    assert play.recap("changed") == 0
+    assert machine.driver() == "overlay2"
+
+
+def test_the_engine_comes_to_manuka_and_back_and_its_images_with_it(machine) -> None:
+    machine.play(manuka_accept_hidden_images=True).expect_ok()
+    assert machine.driver() == "manuka"
+    assert machine.run("docker", "image", "ls", "--quiet") == ""
+    machine.load_image("new:local")
+    play = machine.play(manuka_state="absent").expect_failure()
+    assert "the images new:local" in play.text
+    machine.play(manuka_state="absent", manuka_accept_hidden_images=True).expect_ok()
+    assert machine.driver() == "overlay2"
+    assert '"log-level": "info"' in machine.read("/etc/docker/daemon.json")
+    assert "storage-driver" not in machine.read("/etc/docker/daemon.json")
+    assert runs(machine)
+    machine.run("docker", "rm", "stays")
+    machine.run("docker", "rmi", "kept:local")
+    machine.play().expect_ok()
+    assert machine.run("docker", "image", "ls", "--format", "{{.Repository}}") == "new"
+    machine.run("docker", "tag", "new:local", "kept:local")
+    assert runs(machine)
+
+
+def test_a_second_run_and_a_check_change_nothing(machine) -> None:
+    assert machine.play().expect_ok().recap("changed") == 0
+    play = machine.play("--check", "--diff").expect_ok()
+    assert play.recap("changed") == 0
+    assert "+++ after" not in play.output
+
+
+def test_an_upgrade_keeps_images_and_running_containers(machine, source) -> None:
+    sleep = ["/bin/busybox", "sleep", "36000"]
+    machine.run("docker", "run", "-d", "--name", "on", "--network", "none", "kept:local", *sleep)
+    before = release(machine)
+    engine = machine.run("systemctl", "show", "--property", "MainPID", "docker.service")
+    machine.play(manuka_source=source(RESTORES, RESTORES + "            # later\n")).expect_ok()
+    assert release(machine) != before
+    assert releases(machine) == {before, release(machine)}
+    assert machine.run("systemctl", "show", "--property", "MainPID", "docker.service") == engine
+    assert machine.run("docker", "exec", "on", "/bin/busybox", "echo", "goes on") == "goes on"
+    assert runs(machine)
+
+
+def test_an_upgrade_that_does_not_start_goes_back_to_the_release_before(machine, source) -> None:
+    before = release(machine)
+    daemon_json = machine.read("/etc/docker/daemon.json")
+    broken = source(LISTENS, LISTENS + '    raise ManukaError("broken on purpose")\n')
+    play = machine.play(manuka_source=broken, **SHORT).expect_failure()
+    assert "broken on purpose" in play.text
+    assert "The release before runs again" in play.text
+    assert "the engine runs on manuka." in play.text
+    assert release(machine) == before
+    assert machine.read("/etc/docker/daemon.json") == daemon_json
+    assert machine.run("docker", "exec", "on", "/bin/busybox", "echo", "goes on") == "goes on"
+    assert runs(machine)
+
+
+def test_an_upgrade_that_starts_and_is_of_no_use_goes_back_too(machine, source) -> None:
+    before = release(machine)
+    useless = source(RESTORES, "            pass\n")
+    play = machine.play(manuka_source=useless, **SHORT).expect_failure()
+    assert "The release before runs again" in play.text
+    assert release(machine) == before
+    assert runs(machine)
+
+
+def test_of_all_releases_the_one_in_use_and_the_one_before_stay(machine) -> None:
+    before = release(machine)
+    assert len(releases(machine)) > 2
+    machine.play().expect_ok()
+    assert releases(machine) == {before, release(machine)}
+
+
+def test_a_machine_whose_plugin_is_gone_is_mended(machine) -> None:
+    machine.run("systemctl", "stop", "docker.service", "docker.socket", "manuka.service")
+    machine.run("rm", "-rf", "/opt/manuka/releases", "/etc/systemd/system/manuka.socket")
+    machine.play().expect_ok()
+    assert machine.driver() == "manuka"
+    machine.run("docker", "start", "on")
+    assert runs(machine)
+
+
+def test_apt_without_a_network_says_what_it_cannot_reach(machine) -> None:
+    subprocess.run(["docker", "network", "disconnect", "bridge", machine.name], check=True)
+    try:
+        machine.run("sh", "-c", "rm -rf /var/lib/apt/lists/*")
+        play = machine.play().expect_failure()
+        assert "apt cannot fetch its lists or packages" in play.text
+        assert "/etc/apt" in play.text
+        assert machine.driver() == "manuka"
+    finally:
+        subprocess.run(["docker", "network", "connect", "bridge", machine.name], check=True)
