@@ -1,0 +1,162 @@
+# shellcheck shell=sh
+# ./lab test and its parts: lint, unit, engine, lab.
+
+# Prints the path of Python VERSION, from PATH or pyenv, if it is there and runs.
+find_python() {
+    for candidate in "python$1" "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/"$1"*/bin/python; do
+        if "$candidate" -c 'import ensurepip' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+# Prints the engine of this machine and those that `./lab engines` fetched, with : between.
+find_engines() {
+    for dockerd in "$(command -v dockerd)" "$PWD"/.engines/[0-9]*/dockerd; do
+        [ ! -x "$dockerd" ] || printf '%s:' "$dockerd"
+    done | sed 's/:$//'
+}
+
+lint() {
+    ready shellcheck=shellcheck
+    result=0
+    .venv/bin/ruff format --check . || result=1
+    .venv/bin/ruff check . || result=1
+    .venv/bin/mypy || result=1
+    # What begins as a shell script does, and the parts of lab.
+    # shellcheck disable=SC2046 # names without blanks
+    shellcheck --external-sources --check-sourced \
+        $(grep -rlE '^#!(/bin/sh|/usr/bin/env bash)' lab lab.d .ci molecule tests) || result=1
+    return $result
+}
+
+unit() {
+    ready mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
+        bsdtar=libarchive-tools
+    result=0
+    say "Unit tests on $(.venv/bin/python --version)"
+    as_root .venv/bin/python -m pytest tests/unit || result=1
+    for version in ${PYTHONS-3.7}; do
+        python=$(find_python "$version")
+        if [ -n "$python" ]; then
+            environment ".venv-$version" "$python" requirements/test.txt
+            say "Unit tests on $(".venv-$version/bin/python" --version)"
+            as_root ".venv-$version/bin/python" -m pytest tests/unit || result=1
+        elif [ -n "${CI:-}" ]; then
+            say "No Python $version on PATH or under pyenv: in CI its unit tests have to run."
+            result=1
+        else
+            say "No Python $version on PATH or under pyenv: its unit tests are left out."
+        fi
+    done
+    return $result
+}
+
+engine() {
+    ready_engine docker-registry=docker-registry
+    engines=${MANUKA_ENGINES:-$(find_engines)}
+    say "Engine tests on $engines"
+    as_root env MANUKA_ENGINES="$engines" .venv/bin/python -m pytest tests/engine tests/parity
+}
+
+# The roles, and machines that they have made.
+lab() {
+    ready_lab
+    result=0
+    roles || result=1
+    own_before=$(lab.d/engine host)
+    own_before=${own_before#unix://}
+    [ -S "$own_before" ] || own_before=
+    if ready_docker; then
+        # An engine that was started for the tests goes with them, also after Ctrl-C.
+        [ -n "$own_before" ] || [ "$DOCKER_HOST" != "$(lab.d/engine host)" ] ||
+            trap 'as_root lab.d/engine stop' EXIT
+        machines || result=1
+    elif [ -n "${CI:-}" ]; then
+        say "No Docker engine for machines: in CI their tests have to run."
+        result=1
+    else
+        say "No Docker engine for machines: their tests are left out."
+    fi
+    return $result
+}
+
+# What can be told of the roles without a machine.
+roles() {
+    result=0
+    lab_path=$PWD/.venv-lab/bin:$PATH
+    say "ansible-lint, yamllint and a syntax check"
+    env PATH="$lab_path" ANSIBLE_HOME="$PWD/.lab/ansible" ANSIBLE_ROLES_PATH="$PWD/ansible/roles" \
+        ansible-lint --offline || result=1
+    .venv-lab/bin/yamllint --strict . || result=1
+    for playbook in ansible/*.yml; do
+        (cd ansible && PATH=$lab_path ansible-playbook --syntax-check "../$playbook") || result=1
+    done
+    return $result
+}
+
+# Molecule's scenarios and the tests that make machines of their own, some at a time.
+machines() {
+    result=0
+    say "Images of machines"
+    for release in bullseye bookworm trixie; do
+        machine_image $release >".lab/$release.log" 2>&1 &
+        echo "$release $!"
+    done >.lab/images
+    while read -r release process; do
+        wait "$process" || {
+            cat ".lab/$release.log"
+            result=1
+        }
+    done <.lab/images
+    [ $result = 0 ] || return 1
+
+    say "Molecule's scenarios default, pair and upgrade at the same time; their output is in .lab/*.log"
+    for scenario in default pair upgrade; do
+        started=$(date +%s)
+        (
+            status=0
+            molecule $scenario test || status=$?
+            echo "$(($(date +%s) - started)) s"
+            exit $status
+        ) >".lab/$scenario.log" 2>&1 &
+        echo "$scenario $!"
+    done >.lab/scenarios
+    while read -r scenario process; do
+        if wait "$process"; then
+            grep -E '=+ .* (passed|failed|error).* in ' ".lab/$scenario.log" || :
+            say "Molecule's scenario $scenario passed in $(tail -n 1 ".lab/$scenario.log")"
+        else
+            cat ".lab/$scenario.log"
+            say "Molecule's scenario $scenario failed."
+            result=1
+        fi
+    done <.lab/scenarios
+    for folder in tests/lab tests/vagrant; do
+        [ -d $folder ] || continue
+        [ ! -x $folder/packages ] || as_root $folder/packages
+        say "Tests of $folder"
+        as_root env DOCKER_HOST="$DOCKER_HOST" CI="${CI:-}" PATH="$PWD/.venv-lab/bin:$PATH" \
+            .venv-lab/bin/python -m pytest $folder || result=1
+    done
+    return $result
+}
+
+# Runs each part to its end, also when one before it failed.
+test_parts() {
+    failed=
+    for part; do
+        case $part in
+        lint | unit | engine | lab) ;;
+        *) fail "There is no test part $part: lint, unit, engine and lab are." ;;
+        esac
+    done
+    for part; do
+        started=$(date +%s)
+        ./lab "$part" || failed="$failed $part"
+        say "$part took $(($(date +%s) - started)) s"
+    done
+    [ -z "$failed" ] || fail "Failed:$failed"
+    say "Passed: $*"
+}
