@@ -1,4 +1,4 @@
-"""What the tests of all scenarios share.  They look at machines from outside, as their user would."""
+"""What the tests of all scenarios share.  They look at machines from outside, as a user would."""
 
 import json
 import pathlib
@@ -44,7 +44,9 @@ def main_pid(run):
 @pytest.fixture
 def plugins(run):
     """The processes that serve manuka.  From /proc, as a bare machine has no `ps`."""
-    script = "cd /proc; for pid in [0-9]*; do echo $pid $(tr '\\0' ' ' 2>/dev/null <$pid/cmdline); done"
+    script = (
+        "cd /proc; for pid in [0-9]*; do echo $pid $(tr '\\0' ' ' 2>/dev/null <$pid/cmdline); done"
+    )
     processes = (line.partition(" ") for line in run("sh -c %s", script).splitlines())
     return [pid for pid, _, command in processes if "manuka serve" in command]
 

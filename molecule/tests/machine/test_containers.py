@@ -69,8 +69,9 @@ def test_a_removed_container_leaves_neither_mount_nor_layer(host, run, image, mo
     assert not host.file(merged[: -len("/merged")]).exists
 
 
-def test_an_image_of_the_engines_own_saving_comes_back_the_same(run, image):
-    run("docker build --tag saved:local - <<'END'\nFROM %s\nRUN [\"touch\", \"/more\"]\nEND" % image)
+def test_an_image_that_was_built_and_saved_comes_back_the_same(run, image):
+    recipe = f'FROM {image}\nRUN ["touch", "/more"]\n'
+    run("printf %s | docker build --tag saved:local -", recipe)
     told = run("docker image inspect --format '{{.Id}} {{.RootFS.Layers}}' saved:local")
     run("docker save --output /root/saved.tar saved:local && docker rmi saved:local")
     try:

@@ -16,13 +16,17 @@ def test_a_container_runs_on_while_the_plugin_starts_anew(host, run, main_pid, c
     run(how + " manuka.service")
     # The engine's call waits on the socket until the new plugin takes it.
     run("docker exec %s sh -c 'cat /before && echo after > /after'", container)
-    assert run("docker run --rm --network none --volumes-from %s busybox:local true", container) == ""
+    assert (
+        run("docker run --rm --network none --volumes-from %s busybox:local true", container) == ""
+    )
     assert main_pid("manuka.service") not in (plugin, "0")
     assert pid() == process
     assert set(run("docker diff %s", container).splitlines()) == {"A /before", "A /after"}
 
 
-def test_an_engine_that_starts_anew_finds_images_and_containers(host, run, image, main_pid, container):
+def test_an_engine_that_starts_anew_finds_images_and_containers(
+    host, run, image, main_pid, container
+):
     run("docker exec %s sh -c 'echo before > /before'", container)
     told, engine = run("docker image ls --no-trunc"), main_pid("docker.service")
     run("systemctl reset-failed docker.service; systemctl restart docker.service")

@@ -15,7 +15,7 @@ def test_the_engine_was_not_restarted(main_pid, kept):
 
 def test_the_container_runs_on_in_the_same_process(host, run, kept):
     assert run("docker inspect --format '{{.State.Pid}}' kept") == kept["pid"]
-    assert "sleep" in host.file("/proc/%s/cmdline" % kept["pid"]).content_string
+    assert "sleep" in host.file(f"/proc/{kept['pid']}/cmdline").content_string
     assert run("docker exec kept cat /before") == "before"
     assert run("docker diff kept") == "A /before"
 
