@@ -128,7 +128,10 @@ def _decode(body: bytes) -> _Object:
         raise MessageError(EMPTY_BODY)
     try:
         value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_Object, parse_constant=_refuse_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_Object,
+            parse_constant=_refuse_constant,
+            parse_int=_whole_number,
         )
     except json.JSONDecodeError as error:
         raise MessageError(
@@ -145,6 +148,13 @@ def _decode(body: bytes) -> _Object:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
+
+
+def _whole_number(digits: str) -> int:
+    # Before 3.11 Python reads a million digits, for some seconds in which nothing else runs.
+    if len(digits) > 40:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _fields(value: _Object, names: Sequence[str]) -> Dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -51,6 +52,8 @@ _SETTINGS = {
     "asyncore_use_poll": True,  # select() ends at 1024 descriptors
     "max_request_body_size": calls.MESSAGE_LIMIT + 1,
     "inbuf_overflow": calls.MESSAGE_LIMIT * 2,  # messages stay in memory
+    # The engine's have 300 bytes.  Waitress looks at all of an unfinished one at each byte.
+    "max_request_header_size": 1 << 14,
     "recv_bytes": 1 << 16,
     "outbuf_overflow": _UNBOUNDED,  # and so do replies,
     "outbuf_high_watermark": 1 << 20,  # of which this much may wait
@@ -146,13 +149,20 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         return [channel for channel in self._busy_channels() if not channel.streaming]
 
 
+def _allow_many_files() -> None:
+    """Take as many open files as this process may have: each idle or stuck peer holds one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def serve(application: App, listener: Listener) -> None:
     """Serve until SIGTERM or SIGINT; for the main thread of a process that does only this.
 
-    Sets the process' umask to 0, so that what drivers make has the mode they say.  Mounts are left
-    as they are.
+    Sets the process' umask to 0, so that what drivers make has the mode they say, and raises its
+    limit of open files to the hard one.  Mounts are left as they are.
     """
     os.umask(0)
+    _allow_many_files()
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = PluginServer(application, listener)
 

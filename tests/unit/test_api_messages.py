@@ -117,6 +117,7 @@ def test_an_empty_body_is_explained_and_not_read_as_empty_fields(parse: Any, bod
         (b'{"ID": null}', "ID: missing; expected the id of a layer"),
         (b'{"ID": 5}', "ID: expected a string, got 5"),
         (b'{"ID": true}', "ID: expected a string, got true"),
+        (b'{"ID": ' + b"9" * 1000000 + b"}", "malformed JSON: a number of 1000000 digits"),
         (b'{"ID": ["a"]}', "ID: expected a string, got a list"),
         (b'{"ID": {}}', "ID: expected a string, got an object"),
         (b'{"ID": "a", "Parent": 1.5}', "Parent: expected a string, got 1.5"),
