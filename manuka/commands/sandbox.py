@@ -16,6 +16,8 @@ examples:
       a shell in which docker talks to a private engine on manuka
   manuka sandbox --driver overlay2 -- docker info
       the same on the engine's own driver, to compare
+  manuka sandbox --driver manuka.vfs:Vfs -- docker info
+      this package's vfs; --driver vfs is the engine's own
   manuka sandbox --driver mydriver:Driver -- docker run --rm busybox true
   manuka sandbox --engine /opt/docker-26/dockerd --keep --data-dir /mnt/disk
 """

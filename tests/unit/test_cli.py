@@ -15,6 +15,7 @@ from manuka import __version__, cli
 from manuka.cli import COMMANDS, main
 from manuka.commands.arguments import UsageError
 from manuka.commands.drivers import load_driver
+from tests.unit.drivers import KINDS
 from tests.unit.folder_driver import FolderDriver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +173,11 @@ def test_a_driver_is_loaded_by_its_entry_point(
     ).stdout.splitlines()
     assert said[0] == "FolderDriver"
     assert "folders" in said[1].partition("(installed: ")[2]
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_the_packages_own_drivers_are_loaded_by_their_names(name: str) -> None:
+    assert load_driver(name) is KINDS[name]
 
 
 def test_a_driver_in_the_current_folder_is_found(
