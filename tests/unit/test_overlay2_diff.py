@@ -425,6 +425,21 @@ def listed(tar):
     ]
 
 
+def unseen(driver):
+    """Files of another content whose length and time were made those of before.
+
+    A comparison of trees takes them for unchanged, the engine's as well.
+    """
+    base, top = view(driver, "base"), view(driver, "top")
+    return [
+        path
+        for path in base.keys() & top.keys()
+        if base[path].get("content") != top[path].get("content")
+        and base[path].get("size") == top[path].get("size")
+        and base[path]["mtime_ns"] == top[path]["mtime_ns"]
+    ]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OPERATIONS, max_size=12))
 def test_a_diff_that_is_applied_gives_the_same_tree(drivers, operations):
@@ -441,7 +456,10 @@ def test_a_diff_that_is_applied_gives_the_same_tree(drivers, operations):
             tar = packed(driver, "top", "base")
             assert apply(driver, "copy", "base", tar) >= driver.diff_size("copy", "base")
             ignored = ["mtime_ns"] + ["links"] * is_naive(driver)
-            assert view(driver, "copy", ignored) == view(driver, "top", ignored)
+            copy, top = view(driver, "copy", ignored), view(driver, "top", ignored)
+            for path in unseen(driver) if is_naive(driver) else ():
+                del copy[path]["content"], top[path]["content"]
+            assert copy == top
             again = packed(driver, "copy", "base")
             apply(driver, ids[3], "base", again)
             if not is_naive(driver):
