@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from typing import Iterator, NamedTuple
 import pytest
 
 from tests.conformance.runs import ROOT, conform, needs_root, roomy_folder
+from tests.unit.drivers import Maker, btrfs, whole_trees
 from tests.unit.wire import accepts
+
+__all__ = ["btrfs", "whole_trees"]  # fixtures
 
 pytestmark = needs_root
 
@@ -26,22 +30,46 @@ class Served(NamedTuple):
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
+    with _serving(tmp_path, "overlay2") as served:
+        yield served
+
+
+@contextlib.contextmanager
+def _serving(tmp_path: Path, driver: str) -> Iterator[Served]:
     path, pid = tmp_path / "plugin.sock", tmp_path / "pid"
     serve = (
         f"PYTHONPATH={ROOT} exec {sys.executable} -m manuka serve --socket {path} "
-        f"--run-dir {tmp_path / 'run'} >>{tmp_path / 'log'} 2>&1"
+        f"--driver {driver} --run-dir {tmp_path / 'run'} >>{tmp_path / 'log'} 2>&1"
     )
     start = f"sh -c 'echo $$ >{pid}; {serve}' &"
     end = f"while kill -0 $(cat {pid}) 2>/dev/null; do sleep 0.05; done"
     subprocess.run(start, shell=True, check=True)
     while not accepts(str(path)):
         pass
-    yield Served(
-        path,
-        restart=f"kill $(cat {pid}) 2>/dev/null; {end}; {start}",
-        kill=f"kill -KILL $(cat {pid}); {end}",
-    )
-    subprocess.run(f"kill -KILL $(cat {pid})", shell=True, check=True)
+    try:
+        yield Served(
+            path,
+            restart=f"kill $(cat {pid}) 2>/dev/null; {end}; {start}",
+            kill=f"kill -KILL $(cat {pid}); {end}",
+        )
+    finally:
+        subprocess.run(f"kill -KILL $(cat {pid})", shell=True, check=True)
+
+
+#: What depends on how a driver keeps its layers; the rest is the same code for all.
+OF_LAYERS = ("life", "whiteouts", "changes", "streams", "concurrency", "restart")
+
+
+def test_drivers_of_whole_trees_do_all_that_an_engine_needs_and_differ_in_nothing(
+    whole_trees: Maker, tmp_path: Path
+) -> None:
+    groups = [word for name in OF_LAYERS for word in ("--group", name)]
+    with _serving(tmp_path, whole_trees.kind) as served:
+        run = conform(served.socket, "--home", whole_trees.folder, *groups,
+                      "--restart", served.restart, "--kill", served.kill)  # fmt: skip
+    assert run.code == 0, run.said
+    assert run.of("failed") == run.of("differs") == run.of("not run") == []
+    assert len(run.checks) > 100
 
 
 def test_overlay2_does_all_that_an_engine_needs_and_differs_in_nothing(served: Served) -> None:
