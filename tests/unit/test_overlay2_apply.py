@@ -551,7 +551,7 @@ def test_both_ways_show_the_same_tree_and_native_sizes_are_exact(drivers, layers
         assert results[0] == results[1]
 
 
-def test_unpacking_loads_nothing_that_a_layer_brings(driver, home):
+def test_unpacking_loads_nothing_that_a_layer_brings(driver):
     """Once a layer's own library was loaded by who unpacked it in a chroot, to look up names."""
     library = "lib/x86_64-linux-gnu/libnss_files.so.2"
     evil = LayerTar().file(library, b"\x7fELF").file("etc/nsswitch.conf", b"passwd: files\n")
@@ -560,4 +560,4 @@ def test_unpacking_loads_nothing_that_a_layer_brings(driver, home):
     apply(driver, "evil", None, evil.file("n\u00e4me", uid=12345).file(b"\xff\xfe", gid=54321))
     assert set(sys.modules) == modules
     with open("/proc/self/maps") as file:
-        assert str(home) not in file.read()
+        assert driver.settings.home not in file.read()
