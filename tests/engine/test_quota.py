@@ -85,7 +85,7 @@ def test_a_size_for_all_containers_outlives_restarts_and_each_has_its_own(
             sandbox.plugin.restart()
         run_sleeping(sandbox, "later", "--storage-opt", "size=60m")
         assert write(sandbox, "later", "fits", 45)
-        assert not write(sandbox, "after", "still more", 25)
+        assert not write(sandbox, "after", "yet-more", 25)
         assert run(sandbox, "box:1", "echo runs") == "runs\n"
         sandbox.docker("rm", "-f", "before", "after", "later")
 
