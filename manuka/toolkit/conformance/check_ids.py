@@ -56,7 +56,7 @@ def check_remove_without_an_id_is_refused(layers: Layers, fields: dict[str, str]
     assert layer.names() == ["f"]
 
 
-@needed("Create without an id is refused.", ENGINE_CLIENT)
+@choice("Create and Get without an id are refused.", ENGINE_CLIENT)
 @pytest.mark.parametrize("call", [calls.CREATE, calls.CREATE_READ_WRITE, calls.GET])
 def check_calls_without_an_id_are_refused(client: Client, call: str) -> None:
     with pytest.raises(ClientError):

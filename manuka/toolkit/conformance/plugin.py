@@ -8,7 +8,7 @@ only one outcome here: the worst of the three.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Generator, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
 
@@ -79,8 +79,8 @@ class KitPlugin:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Iterator[None]:
-        outcome: Any = yield
+    ) -> Generator[None, Any, None]:
+        outcome = yield
         report = outcome.get_result()
         rule = rule_of(item)
         kind, reason = _judge(call, report, rule)
