@@ -37,7 +37,7 @@ def explain(error: BaseException, call: str, layer_id: Optional[str]) -> str:
     """
     name = call.lstrip("/")
     if isinstance(error, ManukaError):
-        text = str(error)
+        text = _naming(layer_id, str(error))
         log.warning("%s %s: %s", name, short(layer_id), text)
     elif isinstance(error, OSError) and error.strerror:
         text = _system_error(error, layer_id)
@@ -49,6 +49,13 @@ def explain(error: BaseException, call: str, layer_id: Optional[str]) -> str:
             exc_info=(type(error), error, error.__traceback__),
         )  # fmt: skip
     return text
+
+
+def _naming(layer_id: Optional[str], text: str) -> str:
+    """The text, with the layer in front when it does not name it: a pull has many."""
+    if layer_id is None or short(layer_id) in text:
+        return text
+    return f"layer {short(layer_id)}: {text}"
 
 
 def _system_error(error: OSError, layer_id: Optional[str]) -> str:

@@ -99,6 +99,7 @@ class DriverInstance:
             return
         aside = current + ".old"
         if os.path.isdir(current):
+            shutil.rmtree(aside, ignore_errors=True)  # an Init that was killed may have left it
             os.rename(current, aside)
         try:
             os.makedirs(current, mode=0o700)

@@ -20,6 +20,7 @@ Source: ``daemon/graphdriver/overlay2/overlay.go`` in the engine.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -59,6 +60,9 @@ class Overlay2(GraphDriver):
             self._quota.require()
         self._locks = LayerLocks()
         self._counts = MountCounts(settings.run_dir)
+        self._counts.tidy(settings.home)
+        if self._counts.engine_is_new:
+            self._home.remove_unfinished()
         self._native_check = threading.Lock()
         self._native: bool | None = None
         self._unpacking: set[str] = set()
@@ -104,16 +108,54 @@ class Overlay2(GraphDriver):
         """Mount a layer on those below it.  A base layer is not mounted: its folder is all."""
         layer = self._home.existing(layer_id)
         with self._locks.hold(layer_id):
-            if layer_id not in self._unpacking and layer.is_unpacking():
-                raise _unfinished(layer)
-            lowers = layer.lowers()
+            lowers = self._lowers_of_whole(layer)
             if lowers is None:
                 return layer.diff
             count = self._counts.get(layer)
-            if not count:
+            in_use = count or self._counts.own(layer)
+            if not in_use:
                 self._mount(layer, lowers, mount_label)
-            self._counts.set(layer, count + 1)
+            try:
+                self._counts.set(layer, count + 1)
+            except OSError:
+                if not in_use:
+                    unmount_layer(layer)
+                raise
             return layer.merged
+
+    @contextlib.contextmanager
+    def mounted(self, layer_id: str) -> Iterator[str]:
+        """The layer's tree for the driver itself, which needs it no more when it has crashed."""
+        layer = self._home.existing(layer_id)
+        with self._locks.hold(layer_id):
+            lowers = self._lowers_of_whole(layer)
+            if lowers is not None:
+                in_use = self._counts.get(layer) or self._counts.own(layer)
+                self._counts.set_own(layer, self._counts.own(layer) + 1)
+                if not in_use:
+                    try:
+                        self._mount(layer, lowers, "")
+                    except BaseException:
+                        self._counts.set_own(layer, 0)
+                        raise
+        try:
+            yield layer.diff if lowers is None else layer.merged
+        finally:
+            if lowers is not None:
+                with self._locks.hold(layer_id):
+                    self._release(layer)
+
+    def _release(self, layer: Layer) -> None:
+        own = self._counts.own(layer) - 1
+        if not own and not self._counts.get(layer):
+            unmount_layer(layer)
+        self._counts.set_own(layer, own)
+
+    def _lowers_of_whole(self, layer: Layer) -> list[str] | None:
+        """The layer's lowers, as `Layer.lowers`, unless its unpacking was broken off."""
+        if layer.id not in self._unpacking and layer.is_unpacking():
+            raise _unfinished(layer)
+        return layer.lowers()
 
     def _mount(self, layer: Layer, lowers: list[str], label: str) -> None:
         root = self.settings.id_maps.root
@@ -142,7 +184,8 @@ class Overlay2(GraphDriver):
             if count > 0:
                 self._counts.set(layer, count)
             elif count == 0:
-                unmount_layer(layer)
+                if not self._counts.own(layer):
+                    unmount_layer(layer)
                 self._counts.set(layer, 0)
 
     def cleanup(self) -> None:
@@ -207,21 +250,21 @@ class Overlay2(GraphDriver):
 
     def diff(self, layer_id: str, parent: str | None) -> Iterator[bytes]:
         """The layer's own folder as a tar, or the naive diff."""
-        layer = self._home.existing(layer_id)
+        layer = self._whole(layer_id)
         if self._has_native_diff(layer, parent):
             return export_tree(layer.diff, self.settings.id_maps, self._overlayfs.xattrs)
         return super().diff(layer_id, parent)
 
     def diff_size(self, layer_id: str, parent: str | None) -> int:
         """Bytes in the layer's own folder, or those of the naive diff."""
-        layer = self._home.existing(layer_id)
+        layer = self._whole(layer_id)
         if self._has_native_diff(layer, parent):
             return tree_size(layer.diff)
         return super().diff_size(layer_id, parent)
 
     def changes(self, layer_id: str, parent: str | None) -> list[Change]:
         """Read off the layer's own folder, or by comparing mounted trees."""
-        layer = self._home.existing(layer_id)
+        layer = self._whole(layer_id)
         if not self._options.naive and self._is_direct_parent(layer, parent):
             lowers = self._home.diff_folders(layer)
             try:
@@ -229,6 +272,13 @@ class Overlay2(GraphDriver):
             except Redirected:
                 log.debug("layer %s has redirections; its tree is compared", layer_id)
         return super().changes(layer_id, parent)
+
+    def _whole(self, layer_id: str) -> Layer:
+        """The layer; raises DriverError when it is not there, or its unpacking was broken off."""
+        layer = self._home.existing(layer_id)
+        if layer_id not in self._unpacking and layer.is_unpacking():
+            raise _unfinished(layer)
+        return layer
 
     def _has_native_diff(self, layer: Layer, parent: str | None) -> bool:
         """Whether the layer's own folder holds its difference from `parent`."""

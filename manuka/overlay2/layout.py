@@ -69,15 +69,15 @@ class Layer:
 
     def exists(self) -> bool:
         """Whether the layer is there, whole or not."""
-        return os.path.isdir(self.path)
+        return _is_there(self.path)
 
     def is_unpacking(self) -> bool:
         """Whether a tar is being unpacked into it, or was when a plugin died."""
-        return os.path.exists(self.unpacking)
+        return _is_there(self.unpacking)
 
     def is_committed(self) -> bool:
         """Whether a child was ever made of it."""
-        return os.path.exists(self.committed)
+        return _is_there(self.committed)
 
     def is_redirected(self) -> bool:
         """Whether what it should hold lies in the layers below: a folder, or a file's contents."""
@@ -172,19 +172,31 @@ class Home:
             _make_folder(staged, 0o710, (own[0], root[1]))
             yield staged
             _make_folder(f"{staged}/diff", 0o755, root)
-            _write(f"{staged}/link", short)
+            _write(f"{staged}/link", short, f"{staged}/link.new")
             if lowers:
                 _make_folder(f"{staged}/work", 0o700, root)
-                _write(f"{staged}/lower", ":".join(lowers))
+                _write(f"{staged}/lower", ":".join(lowers), f"{staged}/lower.new")
             os.symlink(f"../{layer.id}/diff", link)
             if parent is not None:
                 parent.commit()
             os.rename(staged, layer.path)
         except BaseException:
+            # What cannot be removed now goes with the next start; the first error tells more.
             with contextlib.suppress(OSError):
                 os.unlink(link)
-            remove_tree(staged)
+            with contextlib.suppress(OSError):
+                remove_tree(staged)
             raise
+
+    def remove_unfinished(self) -> None:
+        """Remove layers whose unpacking was broken off, when no engine can come back to them."""
+        for layer in self.layers():
+            try:
+                if layer.is_unpacking():
+                    log.warning("removing layer %s: a crash left it unfinished", layer.id)
+                    self.remove(layer)
+            except OSError as error:
+                log.warning("layer %s stays as it is: %s", layer.id, error)
 
     def remove(self, layer: Layer) -> None:
         """Remove a layer, which is not mounted.  One that does not exist is no error."""
@@ -294,7 +306,7 @@ class Home:
                 short = _new_short_link()
                 os.symlink(f"../{layer.id}/diff", f"{self.path}/l/{short}")
             log.warning("layer %s: its file 'link' was damaged; written again", layer.id)
-            _write(f"{layer.path}/link", short)
+            _write(f"{layer.path}/link", short, f"{self._incomplete}/link.{layer.id}")
             return short
 
     def _tidy(self) -> None:
@@ -310,6 +322,11 @@ class Home:
             if os.path.islink(link) and not os.path.exists(link):
                 log.warning("removing the short link %s, which leads nowhere", link)
                 os.unlink(link)
+        for layer in self.layers():
+            # Most have no mount point, and one that is in use is busy.
+            with contextlib.suppress(OSError):
+                os.rmdir(layer.merged)
+                log.warning("removing the mount point %s, left by a crash", layer.merged)
         self._repair_links()
 
 
@@ -340,13 +357,21 @@ def _read(path: str) -> str | None:
         raise
 
 
-def _write(path: str, text: str, mode: int = 0o644) -> None:
-    """Write a small file so that it is there whole or not at all."""
-    temporary = f"{path}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+def _is_there(path: str) -> bool:
+    """Unlike `os.path.exists`, raises OSError when a failing disk leaves that open."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _write(path: str, text: str, temporary: str) -> None:
+    """Write a small file, first under another name, so that it is there whole or not at all."""
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(text)
-        os.fchmod(descriptor, mode)
+        os.fchmod(descriptor, 0o644)
     os.rename(temporary, path)
 
 

@@ -30,30 +30,67 @@ _SPECIAL = frozenset(':,\\"')
 
 
 class MountCounts:
-    """How often each layer is in use.  Callers hold the layer's lock."""
+    """How often each layer is in use, by the engine and by the driver.  Callers hold its lock.
+
+    What the engine holds has to outlive this process, what the driver mounts for itself must not.
+    So the record is the number of the engine's users, and none is needed for the usual one.
+    """
 
     def __init__(self, run_dir: str | None) -> None:
         """`run_dir` keeps counts over restarts of this process; None: they are not kept."""
         self._folder = None if run_dir is None else f"{run_dir}/counts"
+        #: Whether the engine has just started, so that nothing of before is going on any more.
+        self.engine_is_new = self._folder is not None and not os.path.isdir(self._folder)
         if self._folder is not None:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._counts: dict[str, int] = {}
+        self._own: dict[str, int] = {}
 
     def get(self, layer: Layer) -> int:
-        """The layer's count.  A mount that is met for the first time is adopted with its record."""
+        """The engine's users.  A mount that is met for the first time is adopted."""
         count = self._counts.get(layer.id)
         if count is None:
-            count = max(1, self._recorded(layer)) if is_mount_point(layer.merged) else 0
+            if self.own(layer) or not is_mount_point(layer.merged):
+                return 0
+            recorded = self._recorded(layer)
+            count = 1 if recorded is None else recorded
         return count
 
     def set(self, layer: Layer, count: int) -> None:
-        """Change the layer's count, and its record."""
-        if count > 1 or self.get(layer) > 1:
-            self._record(layer, count)
+        """Change the number of the engine's users, and its record."""
+        if count > 1 or self.own(layer) or self.get(layer) > 1:
+            self._record(layer, count if count > 1 or self.own(layer) else 1)
         if count:
             self._counts[layer.id] = count
         else:
             self._counts.pop(layer.id, None)
+
+    def own(self, layer: Layer) -> int:
+        """How often the driver uses the layer for itself."""
+        return self._own.get(layer.id, 0)
+
+    def set_own(self, layer: Layer, count: int) -> None:
+        """Change that number: before a mount is made for the driver, and after it is gone."""
+        users = self.get(layer)
+        if users:
+            self._counts[layer.id] = users
+        else:
+            self._record(layer, 0 if count else 1)
+        if count:
+            self._own[layer.id] = count
+        else:
+            self._own.pop(layer.id, None)
+
+    def tidy(self, home: str) -> None:
+        """Unmount what a driver that died had mounted for itself, and drop records of nothing."""
+        for name in os.listdir(self._folder) if self._folder is not None else ():
+            layer = Layer(home, name)
+            if is_mount_point(layer.merged):
+                if self._recorded(layer) != 0:
+                    continue
+                log.warning("unmounting %s, which a crash left mounted", layer.merged)
+                unmount_layer(layer)
+            os.unlink(f"{self._folder}/{name}")
 
     def clear(self) -> None:
         """Forget all counts: nothing is mounted any more."""
@@ -62,18 +99,18 @@ class MountCounts:
             for name in os.listdir(self._folder):
                 os.unlink(f"{self._folder}/{name}")
 
-    def _recorded(self, layer: Layer) -> int:
+    def _recorded(self, layer: Layer) -> int | None:
         if self._folder is not None:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 with open(f"{self._folder}/{layer.id}", encoding="ascii") as file:
                     return int(file.read())
-        return 0
+        return None
 
     def _record(self, layer: Layer, count: int) -> None:
         if self._folder is None:
             return
         path = f"{self._folder}/{layer.id}"
-        if count > 1:
+        if count != 1:
             with open(f"{path}.new", "w", encoding="ascii") as file:
                 file.write(str(count))
             os.rename(f"{path}.new", path)

@@ -239,9 +239,13 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         if path in calls.LONG:
             thread = threading.Thread(target=self._serve, args=(task,), name=path[1:], daemon=True)
             self._own_threads.add(thread)
-            thread.start()
-        else:
-            super().add_task(task)
+            try:
+                thread.start()
+                return
+            except RuntimeError as error:  # the machine has no room for another thread
+                self._own_threads.discard(thread)
+                self.logger.warning("%s waits for a thread of the pool: %s", path[1:], error)
+        super().add_task(task)
 
     def _serve(self, task: Channel) -> None:
         try:

@@ -8,6 +8,7 @@ layer under way is broken off, so that the engine knows.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -36,6 +37,11 @@ _STREAMS_GRACE = 2.0
 _IDLE_TURN = 60.0
 _NEVER = 10**9  # seconds
 _UNBOUNDED = 1 << 40
+
+#: What accept(2) fails with while this process, or the machine, has no descriptor or memory left.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PATIENCE = 0.05  # seconds
+_COMPLAINT_INTERVAL = 10.0
 
 #: How long a thread may keep the interpreter from others, in seconds.  Python's 5 ms would be what
 #: a Get waits, several times, while a layer is unpacked.
@@ -78,6 +84,7 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         self._stop_lock = threading.RLock()  # a signal may come while this thread holds it
         self._watchdog = notify.watchdog_interval()
         self._next_sign_of_life = 0.0
+        self._next_complaint = 0.0
         dispatcher = Dispatcher()
         dispatcher.set_thread_count(_POOL_THREADS)
         super().__init__(
@@ -115,6 +122,20 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         if finished:  # a thread that goes on may still pull it
             with self._stop_lock:
                 self.trigger.close()
+
+    def accept(self) -> Any:
+        """A new connection; None when there is none, or none that can be had now."""
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                raise
+            # It stays in the queue, and poll would report it again at once.
+            if time.monotonic() >= self._next_complaint:
+                log.error("cannot take a connection now: %s", error.strerror)
+                self._next_complaint = time.monotonic() + _COMPLAINT_INTERVAL
+            time.sleep(_PATIENCE)
+            return None
 
     def stop(self) -> None:
         """Let `run` return."""
