@@ -1,0 +1,237 @@
+"""Real disks that are full, out of inodes, or read-only; and a process with no descriptors left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Callable, Iterator, List, Tuple
+
+import pytest
+
+from manuka.linux.mount import MS_RDONLY, MS_REMOUNT, mount
+from manuka.linux.syncfs import syncfs
+from tests.crash.plugins import Nursery, message
+from tests.crash.worlds import World, world_in
+from tests.layertar import LayerTar
+from tests.snapshot import snapshot
+from tests.unit.mounts import file_system, needs_root
+
+pytestmark = needs_root
+
+BLOCK = 1024
+#: Needs some thirty blocks: for contents, folders, a long link and an attribute.
+TAR = (
+    LayerTar()
+    .folder("a")
+    .file("a/one", b"1" * 5000)
+    .folder("a/b")
+    .symlink("a/b/link", "x" * 200)
+    .file("a/b/noted", b"n", xattrs={"user.note": b"n" * 300})
+    .folder("c")
+    .file("c/two", b"2" * 9000)
+    .whiteout("etc/passwd")
+    .opaque("srv/deep")
+    .bytes()
+)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, inodes: int = 4000) -> Iterator[Path]:
+    """An ext4 on which freed space is free at once: it has no journal."""
+    mkfs = ("mkfs.ext4", "-q", "-b", str(BLOCK), "-m", "0", "-O", "^has_journal")
+    with file_system(folder, *mkfs, "-N", str(inodes)) as found:
+        yield found
+
+
+def settle(disk: Path) -> None:
+    """What is to be written is written: only then is free space what it is."""
+    fd = os.open(disk, os.O_RDONLY)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def use(world: World) -> None:
+    """What pulling and running an image asks for; ends at the first refusal."""
+    plugin = world.plugin
+    for step in (
+        lambda: plugin.try_call("Create", message("layer", "base")),
+        lambda: plugin.try_apply("layer", "base", TAR),
+        lambda: plugin.try_call("CreateReadWrite", message("container", "layer")),
+        lambda: plugin.try_call("Get", message("container")),
+        lambda: plugin.try_call("Get", message("container")),
+    ):
+        reply = step()
+        assert reply is not None, plugin.log_text()[-2000:]
+        if reply.status != 200:
+            return
+    for _ in range(2):
+        plugin.call("Put", ID="container")
+
+
+def forget(world: World) -> None:
+    """What the engine does after a refusal."""
+    for layer_id in ("container", "layer"):
+        world.plugin.call("Remove", ID=layer_id)
+
+
+def assert_works(world: World) -> None:
+    world.plugin.refusals.clear()
+    use(world)
+    assert world.plugin.refusals == []
+    folder = world.plugin.call("Get", ID="container")["Dir"]
+    assert {"a/b/link", "a/one", "c/two"} <= set(snapshot(folder))
+    assert os.listdir(f"{folder}/srv/deep") == []
+    world.plugin.call("Put", ID="container")
+    forget(world)
+    world.assert_intact()
+    world.assert_tidy()
+
+
+def tried(world: World, free: Callable[[int], None], measure: Callable[[], Tuple[int, int]]) -> int:
+    """Use the driver with nothing free, then one more, until it works; how often it did not."""
+    for _ in range(2):  # folders keep the room that they once took
+        use(world)
+        forget(world)
+    refused: List[str] = []
+    for number in range(400):
+        free(number)
+        before = measure()
+        world.plugin.refusals.clear()
+        use(world)
+        refusals = list(world.plugin.refusals)
+        forget(world)
+        assert measure() == before, f"{number}: space is lost after {refusals}"
+        world.assert_intact()
+        world.assert_tidy()
+        if not refusals:
+            break
+        ((layer_id, text),) = refusals
+        assert os.strerror(errno.ENOSPC) in text
+        assert layer_id in text
+        refused.append(text)
+    else:
+        pytest.fail(f"it never worked; the last: {refused[-1]}")
+    assert_works(world)
+    return len(refused)
+
+
+def test_on_a_full_disk_every_step_fails_clearly_and_gives_the_space_back(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path) as disk, world_in(nursery, disk) as world:
+        ballast = os.open(disk / "ballast", os.O_RDWR | os.O_CREAT)
+
+        def measure() -> Tuple[int, int]:
+            settle(disk)
+            found = os.statvfs(disk)
+            return found.f_bfree, found.f_ffree
+
+        def leave(blocks: int) -> None:
+            while measure()[0] < blocks:
+                os.ftruncate(ballast, os.fstat(ballast).st_size - BLOCK)
+            while measure()[0] > blocks:
+                size = os.fstat(ballast).st_size
+                room = max(1, (measure()[0] - blocks) // 2) * BLOCK
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(ballast, size, room)
+
+        try:
+            count = tried(world, leave, measure)
+        finally:
+            os.close(ballast)
+        assert count > 15
+
+
+def test_a_disk_without_free_inodes_fails_as_clearly(nursery: Nursery, tmp_path: Path) -> None:
+    with small_disk(tmp_path, inodes=200) as disk, world_in(nursery, disk) as world:
+        spare = disk / "spare"
+        spare.mkdir()
+
+        def measure() -> Tuple[int, int]:
+            settle(disk)
+            found = os.statvfs(disk)
+            return found.f_bfree, found.f_ffree
+
+        def leave(inodes: int) -> None:
+            names = iter(range(1000))
+            while measure()[1] > inodes:
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(spare / str(next(names)), os.O_CREAT | os.O_EXCL))
+            while measure()[1] < inodes:
+                os.unlink(spare / os.listdir(spare)[0])
+
+        assert tried(world, leave, measure) > 12
+
+
+def test_on_a_disk_gone_read_only_what_can_be_read_is_and_the_rest_is_refused(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path) as disk, world_in(nursery, disk) as world:
+        plugin = world.plugin
+        with kept_outside(world):
+            mount("none", str(disk), "ext4", MS_REMOUNT | MS_RDONLY)
+            for name, sent in (
+                ("Create", message("layer", "base")),
+                ("CreateReadWrite", message("layer", "box")),
+                ("Get", message("box")),
+                ("Remove", message("box")),
+            ):
+                reply = plugin.try_call(name, sent)
+                assert reply is not None
+                assert os.strerror(errno.EROFS) in reply.error, name
+                assert sent["ID"] in reply.error
+            reply = world.try_init()
+            assert reply is not None
+            assert os.strerror(errno.EROFS) in reply.error
+            for layer_id, facts in world.layers.items():
+                assert plugin.diff(layer_id, facts.parent) == facts.diff
+            mount("none", str(disk), "ext4", MS_REMOUNT)
+        assert_works(world)
+
+
+@contextlib.contextmanager
+def kept_outside(world: World) -> Iterator[None]:
+    """The plugin's log is on the disk as well, and open for writing: not while it is read-only."""
+    world.plugin.log = Path("/dev/null")
+    world.plugin.restart()
+    world.plugin.call("Status")
+    yield
+
+
+def test_without_descriptors_calls_fail_or_wait_and_the_plugin_lives_on(
+    nursery: Nursery, disk: Path
+) -> None:
+    with world_in(nursery, disk) as world:
+        plugin = world.plugin
+        in_use = len(os.listdir(f"/proc/{plugin.pid}/fd"))
+        failed = waited = 0
+        for spare in range(12):
+            plugin.refusals.clear()
+            plugin.patience = 5
+            before = plugin.limit(in_use + spare)
+            try:
+                use(world)
+            except TimeoutError:  # a connection that nobody can take yet
+                waited += 1
+            except AssertionError:  # a Put has to succeed elsewhere
+                assert plugin.refusals != []
+            plugin.limit(before)
+            plugin.hang_up()
+            plugin.patience = 60
+            failed += bool(plugin.refusals)
+            for layer_id, text in plugin.refusals:
+                assert os.strerror(errno.EMFILE) in text
+                assert layer_id in text
+            assert plugin.alive()
+            for _ in range(2):
+                plugin.call("Put", ID="container")
+            forget(world)
+            world.assert_intact()
+            world.assert_tidy()
+        assert failed
+        assert len(plugin.log_text()) < 50_000, "it fills the log"
+        assert_works(world)

@@ -1,0 +1,58 @@
+"""Plugin, or engine, killed at random moments while a real engine is at work.
+
+``MANUKA_KILLS`` says how often; after each batch every image is compared with what went in.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tests.crash.storm import Storm
+from tests.engine.conftest import DRIVER, MakeSandbox
+from tests.engine.steps import layer_folders
+
+pytestmark = pytest.mark.skipif(DRIVER == "overlay2", reason="there is no plugin to kill")
+
+BATCH = 25
+
+
+def kills(default: int) -> int:
+    wanted = os.environ.get("MANUKA_KILLS", "")
+    return int(wanted) if wanted.isdigit() else default
+
+
+@pytest.mark.parametrize(("victim", "default"), [("plugin", 15), ("engine", 3)])
+@pytest.mark.timeout(4 * 3600)
+def test_under_random_kills_every_acknowledged_image_stays_whole(
+    make_sandbox: MakeSandbox, victim: str, default: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox = make_sandbox()
+    before = layer_folders(sandbox)
+    storm = Storm(sandbox, seed=int(time.time()))
+    daemon = getattr(sandbox, victim)
+    left = kills(default)
+    done = 0
+    while left:
+        batch = min(BATCH, left)
+        storm.rage(daemon, batch)
+        left -= batch
+        done += batch
+        storm.assert_whole()
+        assert storm.rubbish() == []
+        with capsys.disabled():
+            print(f"{done} kills of the {victim}; done meanwhile: {storm.done}", flush=True)
+    storm.remove_everything()
+    sandbox.stop()
+    sandbox.start()
+    assert storm.mounts() == []
+    assert storm.rubbish() == []
+    forgotten = storm.left(before)
+    with capsys.disabled():
+        print(f"layers whose making the engine forgot: {forgotten}")
+    # The engine does not ask for the removal of a layer whose Create it heard no answer to.
+    assert sum(forgotten.values()) <= 20 * len(forgotten)
+    assert len(forgotten) <= done
+    storm.assert_whole()
