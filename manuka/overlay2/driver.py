@@ -95,7 +95,7 @@ class Overlay2(GraphDriver):
         with self._locks.hold(layer_id):
             if is_mount_point(layer.merged):
                 unmount_layer(layer)
-            self._counts.set(layer, 0)
+            self._counts.forget(layer)
             self._home.remove(layer)
 
     def exists(self, layer_id: str) -> bool:
@@ -197,11 +197,15 @@ class Overlay2(GraphDriver):
 
     def status(self) -> list[tuple[str, str]]:
         """Moby's rows, in Moby's order."""
+        try:
+            native = _yes(self._is_native())
+        except OSError as error:
+            native = f"unknown: {error.strerror}"
         return [
             ("Backing Filesystem", self._overlayfs.filesystem),
             ("Supports d_type", "true"),
             ("Using metacopy", _yes(self._overlayfs.metacopy)),
-            ("Native Overlay Diff", _yes(self._is_native())),
+            ("Native Overlay Diff", native),
             ("userxattr", _yes(self._overlayfs.userxattr)),
         ]
 
@@ -295,7 +299,10 @@ class Overlay2(GraphDriver):
         return lowers[0] == f"l/{self._home.layer(parent).short_link()}"
 
     def _is_native(self) -> bool:
-        """Whether this kernel lets a layer's own folder tell the difference; asked once."""
+        """Whether this kernel lets a layer's own folder tell the difference; found out once.
+
+        Raises OSError when it cannot be found out now, to be asked again.
+        """
         with self._native_check:
             if self._native is None:
                 reason = (

@@ -65,6 +65,11 @@ class MountCounts:
         else:
             self._counts.pop(layer.id, None)
 
+    def forget(self, layer: Layer) -> None:
+        """The layer is going: so are its users, and what is recorded of them, known or not."""
+        self._record(layer, 1)
+        self._counts.pop(layer.id, None)
+
     def own(self, layer: Layer) -> int:
         """How often the driver uses the layer for itself."""
         return self._own.get(layer.id, 0)

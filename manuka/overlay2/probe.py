@@ -32,6 +32,12 @@ log = logging.getLogger(__name__)
 
 _PREFIX = ".overlay-check-"
 
+#: Errors of a disk, or a process, in a bad state, which say nothing about overlays on it.
+_PASSING = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
+
 
 class Overlayfs(NamedTuple):
     """How to mount layers here, and what that gives.
@@ -85,7 +91,10 @@ def examine(folder: str) -> Overlayfs:
 
 
 def why_not_native(folder: str, overlayfs: Overlayfs) -> str | None:
-    """Why a layer's own folder does not tell its difference from its parent; None when it does."""
+    """Why a layer's own folder does not tell its difference from its parent; None when it does.
+
+    Raises OSError when that cannot be found out now: the disk is full, say.
+    """
     if overlayfs.userxattr:
         return "running in a user namespace"
     if overlayfs.metacopy:
@@ -107,6 +116,8 @@ def why_not_native(folder: str, overlayfs: Overlayfs) -> str | None:
                 if get_xattr(test.upper("d2"), overlayfs.xattrs + "redirect") is not None:
                     return "the kernel renames folders by redirection (redirect_dir)"
     except OSError as error:
+        if error.errno in _PASSING:
+            raise
         return f"trying it failed: {error}"
     return None
 

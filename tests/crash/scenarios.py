@@ -14,7 +14,7 @@ import os
 from typing import Callable, Dict, Generator, Optional
 
 from tests.crash.plugins import message
-from tests.crash.worlds import EMPTY, EVERY_KIND, World
+from tests.crash.worlds import EMPTY, EVERY_KIND, World, is_mounted
 from tests.unit.wire import Reply
 
 Acts = Generator[None, None, None]
@@ -226,7 +226,7 @@ def put_of_the_last(world: World) -> Acts:
     acknowledged = _acknowledged(world.plugin.try_call("Put", message("new")))
     yield
     if acknowledged:
-        assert not (world.home / "new" / "merged").exists()
+        assert not is_mounted(world, "new")
     _assert_mounts_and_goes(world)
 
 

@@ -10,13 +10,13 @@ from typing import Callable, Iterator, List, Tuple
 
 import pytest
 
-from manuka.linux.mount import MS_RDONLY, MS_REMOUNT, mount
+from manuka.linux.mount import MS_RDONLY, MS_REMOUNT, mount, unmount
 from manuka.linux.syncfs import syncfs
 from tests.crash.plugins import Nursery, message
 from tests.crash.worlds import World, world_in
 from tests.layertar import LayerTar
 from tests.snapshot import snapshot
-from tests.unit.mounts import file_system, needs_root
+from tests.unit.mounts import loop_device, needs_root
 
 pytestmark = needs_root
 
@@ -38,11 +38,18 @@ TAR = (
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, inodes: int = 4000) -> Iterator[Path]:
-    """An ext4 on which freed space is free at once: it has no journal."""
-    mkfs = ("mkfs.ext4", "-q", "-b", str(BLOCK), "-m", "0", "-O", "^has_journal")
-    with file_system(folder, *mkfs, "-N", str(inodes)) as found:
-        yield found
+def small_disk(folder: Path, inodes: int = 1000) -> Iterator[Path]:
+    """An ext4 on which space is free as soon as it is freed, and nothing is set up later."""
+    mkfs = ("mkfs.ext4", "-q", "-b", str(BLOCK), "-m", "0", "-N", str(inodes))
+    plain = ("-O", "^has_journal,^uninit_bg,^flex_bg,^metadata_csum", "-E", "lazy_itable_init=0")
+    with loop_device(folder, *mkfs, *plain, size="8M") as device:
+        target = folder / "mnt"
+        target.mkdir()
+        mount(device, str(target), "ext4")
+        try:
+            yield target
+        finally:
+            unmount(str(target), detach=True)
 
 
 def settle(disk: Path) -> None:
@@ -120,24 +127,26 @@ def tried(world: World, free: Callable[[int], None], measure: Callable[[], Tuple
 
 
 def test_on_a_full_disk_every_step_fails_clearly_and_gives_the_space_back(
-    nursery: Nursery, tmp_path: Path
+    nursery: Nursery, disk: Path
 ) -> None:
-    with small_disk(tmp_path) as disk, world_in(nursery, disk) as world:
-        ballast = os.open(disk / "ballast", os.O_RDWR | os.O_CREAT)
+    with small_disk(disk) as small, world_in(nursery, disk, home_on=small) as world:
+        ballast = os.open(small / "ballast", os.O_RDWR | os.O_CREAT)
 
         def measure() -> Tuple[int, int]:
-            settle(disk)
-            found = os.statvfs(disk)
+            settle(small)
+            found = os.statvfs(small)
             return found.f_bfree, found.f_ffree
 
         def leave(blocks: int) -> None:
-            while measure()[0] < blocks:
-                os.ftruncate(ballast, os.fstat(ballast).st_size - BLOCK)
-            while measure()[0] > blocks:
-                size = os.fstat(ballast).st_size
-                room = max(1, (measure()[0] - blocks) // 2) * BLOCK
-                with contextlib.suppress(OSError):
-                    os.posix_fallocate(ballast, size, room)
+            os.ftruncate(ballast, 0)
+            wanted = measure()[0] - blocks
+            while wanted > 0:
+                try:
+                    os.posix_fallocate(ballast, 0, wanted * BLOCK)
+                    break
+                except OSError:  # the list of so many blocks needs one itself
+                    os.ftruncate(ballast, 0)
+                    wanted -= 1
 
         try:
             count = tried(world, leave, measure)
@@ -146,14 +155,14 @@ def test_on_a_full_disk_every_step_fails_clearly_and_gives_the_space_back(
         assert count > 15
 
 
-def test_a_disk_without_free_inodes_fails_as_clearly(nursery: Nursery, tmp_path: Path) -> None:
-    with small_disk(tmp_path, inodes=200) as disk, world_in(nursery, disk) as world:
-        spare = disk / "spare"
+def test_a_disk_without_free_inodes_fails_as_clearly(nursery: Nursery, disk: Path) -> None:
+    with small_disk(disk, inodes=200) as small, world_in(nursery, disk, home_on=small) as world:
+        spare = small / "spare"
         spare.mkdir()
 
         def measure() -> Tuple[int, int]:
-            settle(disk)
-            found = os.statvfs(disk)
+            settle(small)
+            found = os.statvfs(small)
             return found.f_bfree, found.f_ffree
 
         def leave(inodes: int) -> None:
@@ -168,38 +177,29 @@ def test_a_disk_without_free_inodes_fails_as_clearly(nursery: Nursery, tmp_path:
 
 
 def test_on_a_disk_gone_read_only_what_can_be_read_is_and_the_rest_is_refused(
-    nursery: Nursery, tmp_path: Path
+    nursery: Nursery, disk: Path
 ) -> None:
-    with small_disk(tmp_path) as disk, world_in(nursery, disk) as world:
+    with small_disk(disk) as small, world_in(nursery, disk, home_on=small) as world:
         plugin = world.plugin
-        with kept_outside(world):
-            mount("none", str(disk), "ext4", MS_REMOUNT | MS_RDONLY)
-            for name, sent in (
-                ("Create", message("layer", "base")),
-                ("CreateReadWrite", message("layer", "box")),
-                ("Get", message("box")),
-                ("Remove", message("box")),
-            ):
-                reply = plugin.try_call(name, sent)
-                assert reply is not None
-                assert os.strerror(errno.EROFS) in reply.error, name
-                assert sent["ID"] in reply.error
-            reply = world.try_init()
+        plugin.call("Status")
+        mount("none", str(small), "ext4", MS_REMOUNT | MS_RDONLY)
+        for name, sent in (
+            ("Create", message("layer", "base")),
+            ("CreateReadWrite", message("layer", "box")),
+            ("Get", message("box")),
+            ("Remove", message("box")),
+        ):
+            reply = plugin.try_call(name, sent)
             assert reply is not None
-            assert os.strerror(errno.EROFS) in reply.error
-            for layer_id, facts in world.layers.items():
-                assert plugin.diff(layer_id, facts.parent) == facts.diff
-            mount("none", str(disk), "ext4", MS_REMOUNT)
+            assert os.strerror(errno.EROFS) in reply.error, name
+            assert sent["ID"] in reply.error
+        reply = world.try_init()
+        assert reply is not None
+        assert os.strerror(errno.EROFS) in reply.error
+        for layer_id, facts in world.layers.items():
+            assert plugin.diff(layer_id, facts.parent) == facts.diff
+        mount("none", str(small), "ext4", MS_REMOUNT)
         assert_works(world)
-
-
-@contextlib.contextmanager
-def kept_outside(world: World) -> Iterator[None]:
-    """The plugin's log is on the disk as well, and open for writing: not while it is read-only."""
-    world.plugin.log = Path("/dev/null")
-    world.plugin.restart()
-    world.plugin.call("Status")
-    yield
 
 
 def test_without_descriptors_calls_fail_or_wait_and_the_plugin_lives_on(

@@ -38,9 +38,12 @@ class Facts(NamedTuple):
 class World:
     """A home with acknowledged layers, the plugin that serves it, and what is mounted."""
 
-    def __init__(self, nursery: Nursery, folder: Path, *options: str) -> None:
+    def __init__(
+        self, nursery: Nursery, folder: Path, *options: str, home_on: Optional[Path] = None
+    ) -> None:
+        """`home_on`: another disk, for the layers alone."""
         self.folder = folder
-        self.home = folder / "docker" / "manuka"
+        self.home = (home_on or folder) / "docker" / "manuka"
         self.home.parent.mkdir(parents=True)
         self.options = options
         self.plugin = Plugin(nursery, folder)
@@ -213,9 +216,11 @@ def _timeless(tree: Snapshot) -> Snapshot:
 
 
 @contextlib.contextmanager
-def world_in(nursery: Nursery, parent: Path, *options: str) -> Iterator[World]:
+def world_in(
+    nursery: Nursery, parent: Path, *options: str, home_on: Optional[Path] = None
+) -> Iterator[World]:
     """A world with acknowledged layers; all its mounts are gone afterwards."""
-    world = World(nursery, Path(tempfile.mkdtemp(dir=parent)), *options)
+    world = World(nursery, Path(tempfile.mkdtemp(dir=parent)), *options, home_on=home_on)
     try:
         world.populate()
         yield world

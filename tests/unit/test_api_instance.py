@@ -170,3 +170,12 @@ def test_many_first_calls_at_once_make_one_driver(run_dir: Path, init: InitReque
         thread.join()
     assert len(made) == 1
     assert seen == made * 8
+
+
+def test_an_init_succeeds_over_what_a_killed_one_left(run_dir: Path, init: InitRequest) -> None:
+    instance = DriverInstance(FolderDriver, str(run_dir))
+    instance.initialise(init)
+    (run_dir / "driver.old").mkdir()
+    (run_dir / "driver.old" / "mounts").write_text("of an engine before")
+    instance.initialise(init)
+    assert sorted(os.listdir(str(run_dir))) == ["driver", "init.json"]

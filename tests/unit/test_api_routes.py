@@ -263,8 +263,11 @@ def _get(plugin: Plugin, fault: BaseException) -> Reply:
     return reply
 
 
-def test_a_drivers_error_is_told_as_it_is(plugin: Plugin) -> None:
-    assert _get(plugin, DriverError("no such layer: \u00fc")).error == "no such layer: \u00fc"
+def test_a_drivers_error_is_told_as_it_is_with_the_layer_in_front(plugin: Plugin) -> None:
+    error = _get(plugin, DriverError("no room: \u00fc")).error
+    assert error == "layer 4f4f4f4f4f4f: no room: \u00fc"
+    named = "no layer 4f4f4f4f4f4f4f4f"
+    assert _get(plugin, DriverError(named)).error == named
 
 
 def test_a_system_error_names_the_layer_and_the_path(plugin: Plugin) -> None:
