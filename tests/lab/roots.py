@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,7 +134,10 @@ def make_root(folder: Path, name: str) -> Path:
     status = root / "var/lib/dpkg/status"
     heads = tuple(f"Package: {package}\n" for package in PACKAGES)
     kept = [one for one in status.read_text().split("\n\n") if f"{one}\n".startswith(heads)]
-    status.write_text("".join(f"{one}\n\n" for one in kept))
+    paragraphs = "".join(f"{one}\n\n" for one in kept)
+    # What they depend on is not known to this dpkg any more.
+    related = r"^(Pre-Depends|Depends|Recommends|Suggests|Breaks|Conflicts|Replaces):.*\n"
+    status.write_text(re.sub(related, "", paragraphs, flags=re.MULTILINE))
     return root
 
 

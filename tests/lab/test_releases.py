@@ -188,8 +188,9 @@ def test_the_table_of_the_roles_is_the_one_that_is_tested() -> None:
 def test_the_readme_has_the_same_table() -> None:
     readme = (ANSIBLE / "README.md").read_text()
     rows = dict(re.findall(r"^\| ((?:Ubuntu|Debian) [\d.]+) \| (.*?) \|.*$", readme, re.M))
+    whose = {"docker": "Docker's", "distribution": "Debian's"}
     assert rows == {
-        release: f"{known['version']}, {'Docker' if known['from'] == 'docker' else 'Debian'}'s packages"
+        release: f"{known['version']}, {whose[known['from']]} packages"
         for release, known in KNOWN.items()
     }
 
