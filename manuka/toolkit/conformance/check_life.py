@@ -8,10 +8,9 @@ from typing import Callable
 
 import pytest
 
-from manuka.linux.mountinfo import is_mount_point
 from manuka.toolkit.client import Client, ClientError, Refused
 from manuka.toolkit.conformance.kit import Kit
-from manuka.toolkit.conformance.layers import Layer, Layers, new_id
+from manuka.toolkit.conformance.layers import Layer, Layers, is_mounted, new_id
 from manuka.toolkit.conformance.rules import (
     ENGINE_BUILDER,
     ENGINE_DRIVER,
@@ -293,7 +292,7 @@ def check_the_last_put_unmounts(layers: Layers) -> None:
     layer.get()
     layer.put()
     layer.put()
-    assert not is_mount_point(str(tree)), f"{tree} is a mount point still"
+    assert not is_mounted(str(tree)), f"{tree} is a mount point still"
 
 
 @choice("A layer that an engine left mounted can be removed.", OVERLAY2)
@@ -301,7 +300,7 @@ def check_a_mounted_layer_can_be_removed(layers: Layers) -> None:
     layer = _stack(layers)
     tree = layer.get()
     layer.remove()
-    assert not is_mount_point(str(tree)), f"{tree} is a mount point still"
+    assert not is_mounted(str(tree)), f"{tree} is a mount point still"
     layer.gets = 0
 
 
@@ -346,7 +345,7 @@ def check_cleanup_unmounts(kit: Kit, layers: Layers) -> None:
     tree = layer.get()
     layers.client.cleanup()
     layer.gets = 0
-    assert not is_mount_point(str(tree)), f"{tree} is a mount point still"
+    assert not is_mounted(str(tree)), f"{tree} is a mount point still"
     again = layer.get()
     assert (again / "f").exists(), "the layer cannot be used after Cleanup"
 

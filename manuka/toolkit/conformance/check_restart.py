@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from manuka.linux.mountinfo import is_mount_point
 from manuka.toolkit.client import ClientError, apply_target
 from manuka.toolkit.conformance.kit import Kit
-from manuka.toolkit.conformance.layers import Layer, Layers
+from manuka.toolkit.conformance.layers import Layer, Layers, is_mounted
 from manuka.toolkit.conformance.rules import (
     ENGINE_DRIVER,
     ENGINE_LAYERS,
@@ -78,7 +77,7 @@ def check_a_lone_put_after_a_restart_unmounts(kit: Kit, layers: Layers) -> None:
     tree = container.get()
     _restart(kit)
     container.put()
-    assert not is_mount_point(str(tree)), f"{tree} is a mount point still"
+    assert not is_mounted(str(tree)), f"{tree} is a mount point still"
 
 
 @choice("A plugin that is restarted alone goes on: the engine sends no Init then.", ENGINE_DRIVER)

@@ -11,10 +11,12 @@ children have to go before it.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from pathlib import Path
 from typing import Callable, Collection, Dict, Iterator, List, Optional, Union
 
+from manuka.linux.mountinfo import mounts_below
 from manuka.toolkit.client import CHUNK, Client, ClientError, Unreachable
 from manuka.toolkit.layertar import LayerTar
 from manuka.toolkit.snapshot import Snapshot, snapshot
@@ -25,6 +27,11 @@ Tar = Union[LayerTar, bytes]
 def new_id() -> str:
     """An id as the engine makes them: 64 hexadecimal digits."""
     return secrets.token_hex(32)
+
+
+def is_mounted(folder: str) -> bool:
+    """Whether something is mounted at a folder; a subvolume of btrfs is not."""
+    return folder in mounts_below(os.path.dirname(folder))
 
 
 def seconds(view: Snapshot) -> Snapshot:
