@@ -27,7 +27,7 @@ lint() {
     # What begins as a shell script does, and the parts of lab.
     # shellcheck disable=SC2046 # names without blanks
     shellcheck --external-sources --check-sourced \
-        $(grep -rlE '^#!(/bin/sh|/usr/bin/env bash)' lab lab.d .ci molecule tests) || result=1
+        $(grep -rlE '^#!(/bin/sh|/usr/bin/env bash)' lab lab.d .ci molecule tests benchmarks) || result=1
     return $result
 }
 
@@ -36,7 +36,7 @@ unit() {
         bsdtar=libarchive-tools
     result=0
     say "Unit tests on $(.venv/bin/python --version)"
-    as_root .venv/bin/python -m pytest tests/unit || result=1
+    as_root .venv/bin/python -m pytest tests/unit tests/hostile tests/conformance || result=1
     for version in ${PYTHONS-3.7}; do
         python=$(find_python "$version")
         if [ -n "$python" ]; then
@@ -57,7 +57,8 @@ engine() {
     ready_engine docker-registry=docker-registry
     engines=${MANUKA_ENGINES:-$(find_engines)}
     say "Engine tests on $engines"
-    as_root env MANUKA_ENGINES="$engines" .venv/bin/python -m pytest tests/engine tests/parity
+    as_root env MANUKA_ENGINES="$engines" .venv/bin/python -m pytest \
+        tests/engine tests/parity tests/crash
 }
 
 # The roles, and machines that they have made.

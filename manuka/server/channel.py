@@ -6,8 +6,8 @@ Three of its classes are extended here, by the places it has for that:
 * `Parser` calls an ``ApplyDiff`` complete when its headers are in; the rest becomes a
   `manuka.server.body.LiveBody`.
 * `StreamTask` sends the pieces of a ``Diff`` from the thread that makes them.
-* `Dispatcher` gives every call that may take long a thread of its own, so that forty layers that
-  are stuck do not delay one container's start.
+* `Dispatcher` gives every call that may take long a thread of its own, and every other that finds
+  the pool busy, so that whatever is stuck on one layer does not delay another's container.
 
 Easy to get wrong: who reads from the connection.  Waitress' loop does not while the channel has a
 request under way (``channel_request_lookahead`` is 0), so the body may.  What it received too
@@ -228,7 +228,10 @@ def _wait_until_writable(sock: socket.socket) -> None:
 
 
 class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """Waitress' pool for the short calls, a thread of its own for each long one."""
+    """Waitress' pool for the short calls, a thread of its own for each long one.
+
+    A short call waits while another has its layer; those that wait so must not hold up the rest.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +239,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def add_task(self, task: Channel) -> None:
         path = task.requests[0].path
-        if path in calls.LONG:
+        if path in calls.LONG or not self._queue(task):
             thread = threading.Thread(target=self._serve, args=(task,), name=path[1:], daemon=True)
             self._own_threads.add(thread)
             try:

@@ -338,6 +338,25 @@ def test_forty_stuck_layers_and_diffs_do_not_delay_a_get() -> None:
 # --- ordinary requests ----------------------------------------------------------------------------
 
 
+def test_calls_that_wait_for_a_stuck_layer_do_not_delay_those_for_another() -> None:
+    free = threading.Event()
+
+    def get(environ: Dict[str, Any]) -> bytes:
+        if b"stuck" in environ["wsgi.input"].read():
+            free.wait(60)
+        return b"{}"
+
+    with running(Application({calls.GET: get})) as server, contextlib.ExitStack() as stack:
+        stack.callback(free.set)
+        stuck = [stack.enter_context(server.wire()) for _ in range(40)]
+        for wire in stuck:
+            wire.send(request(calls.GET, {"ID": "stuck"}))
+        for _ in range(20):
+            assert server.call(calls.GET, {"ID": "other"}).status == 200
+        free.set()
+        assert [wire.reply().status for wire in stuck] == [200] * 40
+
+
 def test_a_body_of_an_ordinary_call_is_refused_beyond_its_limit(counting: Running) -> None:
     with counting.wire() as wire:
         wire.send(request(calls.GET, b" " * (calls.MESSAGE_LIMIT * 3)))
