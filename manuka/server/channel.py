@@ -238,17 +238,28 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         self._own_threads: Set[threading.Thread] = set()
 
     def add_task(self, task: Channel) -> None:
-        path = task.requests[0].path
-        if path in calls.LONG or not self._queue(task):
-            thread = threading.Thread(target=self._serve, args=(task,), name=path[1:], daemon=True)
-            self._own_threads.add(thread)
-            try:
-                thread.start()
-                return
-            except RuntimeError as error:  # the machine has no room for another thread
-                self._own_threads.discard(thread)
-                self.logger.warning("%s waits for a thread of the pool: %s", path[1:], error)
-        super().add_task(task)
+        if task.requests[0].path in calls.LONG or not self._queue(task):
+            self._start_thread(task)
+
+    def _start_thread(self, task: Channel) -> None:
+        name = task.requests[0].path[1:]
+        thread = threading.Thread(target=self._serve, args=(task,), name=name, daemon=True)
+        self._own_threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the machine has no room for another thread
+            self._own_threads.discard(thread)
+            self.logger.warning("%s waits for a thread of the pool: %s", name, error)
+            super().add_task(task)
+
+    def _queue(self, task: Channel) -> bool:
+        """Leave `task` to the pool if a thread of it is idle."""
+        with self.lock:
+            idle = len(self.threads) - self.stop_count - self.active_count - len(self.queue)
+            if idle > 0:
+                self.queue.append(task)
+                self.queue_cv.notify()
+        return bool(idle > 0)
 
     def _serve(self, task: Channel) -> None:
         try:
