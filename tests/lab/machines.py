@@ -114,7 +114,7 @@ class Play:
     @property
     def text(self) -> str:
         """The output without line ends, which Ansible puts into its messages."""
-        return " ".join(self.output.split())
+        return " ".join(self.output.replace("\\n", " ").split())
 
     def recap(self, key: str) -> int:
         """A figure of the last line: ok, changed, unreachable, failed, rescued..."""
