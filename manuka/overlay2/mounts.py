@@ -108,7 +108,8 @@ class MountCounts:
         if self._folder is not None:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 with open(f"{self._folder}/{layer.id}", encoding="ascii") as file:
-                    return int(file.read())
+                    count = int(file.read())
+                    return count if count >= 0 else None
         return None
 
     def _record(self, layer: Layer, count: int) -> None:

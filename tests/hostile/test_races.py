@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -32,6 +33,13 @@ class Swapping:
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Swapping:
+        # The round before may have ended in the middle of a swap.
+        for name in (".link", ".aside", "d"):
+            path = f"{self.tree}/{name}"
+            if os.path.islink(path):
+                os.unlink(path)
+            elif name != "d":
+                shutil.rmtree(path, ignore_errors=True)
         os.symlink(self._outside, f"{self.tree}/.link")
         self._thread.start()
         return self
@@ -97,4 +105,4 @@ def test_a_folder_swapped_for_a_link_while_a_tar_is_unpacked_leads_nowhere(
         before[2].st_mtime_ns,
         before[2].st_ctime_ns,
     )
-    assert swaps > ROUNDS, "nothing was swapped while it was unpacked"
+    assert swaps >= ROUNDS, "nothing was swapped while it was unpacked"
