@@ -20,7 +20,7 @@ from tests.unit.mounts import needs_root
 
 pytestmark = needs_root
 
-ROUNDS = 40
+ROUNDS = 20
 
 
 class Swapping:
