@@ -28,6 +28,10 @@ _Names = Dict[bytes, Any]  # of _Names
 __all__ = ["Applied", "ApplyError", "apply_layer", "apply_overlay"]
 
 
+#: Folders that are remembered at once, so that memory does not grow with the layer.
+_REMEMBERED = 4096
+
+
 def apply_layer(stream: Stream, tree: str, id_maps: IdMaps = IDENTITY) -> Applied:
     """Unpack the tar `stream` into a mounted tree; whiteouts delete.
 
@@ -154,6 +158,8 @@ class _Overlaying(Unpacker):
 
         Remembered, for many whiteouts may lie in one folder, and many folders below another.
         """
+        if len(self._merging) > _REMEMBERED:
+            self._forget_merging()
         known, missing = path, []
         while known not in self._merging:
             known, _, name = known.rpartition(b"/")
