@@ -1,5 +1,7 @@
 """Random changes to a container's files, made from outside and the same in any two equal trees.
 
+The unit tests use them too, for what must hold whatever a container does.
+
 An `Operation` names no path: it picks the nth of what is there when its turn comes, so that it
 always meets something, whatever the layers hold.  `perform` does a list of them and returns what
 each came to, success or error, for that has to be equal, too.
@@ -16,7 +18,7 @@ import errno
 import os
 import stat
 import subprocess
-from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple, Union
+from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Union
 
 from hypothesis import strategies as st
 
@@ -70,7 +72,7 @@ def shell(script: str) -> Act:
     return Act(script, run)
 
 
-def operations() -> st.SearchStrategy:
+def operations(most: int = 8) -> st.SearchStrategy:
     """A list of changes."""
     operation = st.builds(
         Operation,
@@ -84,10 +86,10 @@ def operations() -> st.SearchStrategy:
         time=st.sampled_from(TIMES),
         content=st.builds(Content, st.sampled_from((0, 10, 10, 512, 70_000)), st.integers(0, 2)),
     )
-    return st.lists(operation, max_size=8)
+    return st.lists(operation, max_size=most)
 
 
-def perform(root: str, todo: Tuple[Step, ...]) -> List[str]:
+def perform(root: str, todo: Sequence[Step]) -> List[str]:
     """Do everything below the mounted tree `root`; what each came to."""
     results = []
     for operation in todo:
@@ -324,6 +326,21 @@ def _recreate(paths: _Paths, operation: Operation) -> List[bytes]:
     return [path + b"/" + operation.name, path]
 
 
+def _renew(paths: _Paths, operation: Operation) -> List[bytes]:
+    """The same with the folders in it, and nothing else: the kernel marks the uppermost alone."""
+    path = paths.nth(operation.pick, stat.S_ISDIR)
+    folders = [
+        below
+        for below, mode in sorted(paths.files.items())
+        if stat.S_ISDIR(mode) and (below == path or below.startswith(path + b"/"))
+    ]
+    paths.remove(path)
+    for below in folders:
+        with paths.parent(below) as (folder, name):
+            os.mkdir(name, 0o755, dir_fd=folder)
+    return folders[::-1]
+
+
 def _exchange(paths: _Paths, operation: Operation) -> List[bytes]:
     """Something of another type in the same place."""
     path = paths.nth(operation.pick)
@@ -359,5 +376,6 @@ _DOERS: Dict[str, Callable[[_Paths, Operation], List[bytes]]] = {
     "mkfifo": _mkfifo,
     "mknod": _mknod,
     "recreate": _recreate,
+    "renew": _renew,
     "exchange": _exchange,
 }

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from manuka.layers.copy import copy_tree
 from manuka.linux.reflink import can_clone
+from tests.parity.operations import operations, perform
 from tests.snapshot import snapshot
 from tests.unit.mounts import file_system, needs_root
-from tests.unit.operations import CAPABILITY, OPERATIONS, make_base, perform
+from tests.unit.small_tree import CAPABILITY, make_base
 
 pytestmark = needs_root
 
@@ -34,15 +34,14 @@ def _root(folder: Path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(operations=st.lists(OPERATIONS, max_size=30))
-def test_whatever_a_container_did_to_its_files_is_in_the_copy(operations):
+@given(todo=operations(30))
+def test_whatever_a_container_did_to_its_files_is_in_the_copy(todo):
     folder = Path(tempfile.mkdtemp(prefix="manuka-copy-"))
     try:
         source = folder / "source"
         source.mkdir()
         make_base(source)
-        for operation in operations:
-            perform(source, operation)
+        perform(str(source), todo)
         target = _copied(source)
         assert snapshot(target) == snapshot(source)
         assert _root(target) == _root(source)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from manuka.layers.changes import Change, Kind, compare_trees
 from manuka.overlay2.changes import Redirected, upper_changes
 from tests.layertar import LayerTar
+from tests.parity.operations import operations, perform
 from tests.unit.mounts import mounted, needs_root
-from tests.unit.operations import OPERATIONS, make_base, perform
+from tests.unit.small_tree import make_base
 from tests.unit.stacks import apply, create, inside, overlay2, packed
 
 pytestmark = needs_root
@@ -185,7 +186,7 @@ def module_driver(tmp_path_factory):
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(st.lists(OPERATIONS, max_size=10), min_size=1, max_size=3))
+@given(st.lists(operations(10), min_size=1, max_size=3))
 def test_the_changes_are_those_that_a_comparison_finds(module_driver, layers):
     driver = module_driver
     ids = ["base"]
@@ -193,12 +194,11 @@ def test_the_changes_are_those_that_a_comparison_finds(module_driver, layers):
         create(driver, "base")
         with inside(driver, "base") as tree:
             make_base(tree)
-        for number, operations in enumerate(layers):
+        for number, todo in enumerate(layers):
             parent = ids[-1]
             ids.append(create(driver, f"work-{number}", parent))
             with inside(driver, ids[-1]) as tree, inside(driver, parent) as base:
-                for operation in operations:
-                    perform(tree, operation)
+                perform(str(tree), todo)
                 assert driver.changes(ids[-1], parent) == compare_trees(str(tree), str(base))
                 tar = packed(driver, ids[-1], parent)
             ids.append(f"applied-{number}")
