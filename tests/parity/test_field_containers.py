@@ -185,7 +185,7 @@ def test_the_fifth_version_within_a_second_is_the_one_that_is_seen(pair: Pair) -
 
 @pytest.mark.one_engine
 def test_a_capability_of_a_namespace_is_packed_without_its_root(pair: Pair) -> None:
-    """As overlay2 of later engines does; earlier ones pack it as it is, and it holds nowhere else."""
+    """As later engines do it; earlier ones pack it as it is, and it holds nowhere else."""
     case = (Stack((BASE,)), (Act("setcap in a namespace", capability_of_a_namespace),))
     [(_, manuka)] = pair.play([case], [case])
     assert manuka.committed[b"k"].xattrs == (
