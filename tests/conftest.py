@@ -1,10 +1,20 @@
-"""What all kinds of tests share: a mark for those that one engine is enough for."""
+"""What all kinds of tests share: a mark for those that one engine is enough for, and no deadlines.
+
+A machine that is busy with something else makes no test fail.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from typing import List
 
 import pytest
+
+with contextlib.suppress(ImportError):  # which tests of machines do without
+    from hypothesis import settings
+
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:

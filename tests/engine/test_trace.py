@@ -116,6 +116,7 @@ def test_a_driver_of_the_engine_itself_has_nothing_to_trace(engine: str) -> None
 
 def test_a_plugin_at_work_can_be_traced_without_a_restart(sandbox: Sandbox, tmp_path: Path) -> None:
     """Its socket is taken aside; connections that the engine has open go on untraced."""
+    front = sandbox.inside("/run/docker/plugins/manuka.sock")
     record = sandbox.data + "/calls.jsonl"
     child = sandbox.spawn(
         [
@@ -136,12 +137,13 @@ def test_a_plugin_at_work_can_be_traced_without_a_restart(sandbox: Sandbox, tmp_
         for _ in range(6)  # more at once than the engine has idle connections for
     ]
     assert [start.wait(120) for start in starts] == [0] * 6
+    assert Client(front).activate() == ["GraphDriver"]
     child.terminate()
     child.communicate(timeout=60)
     with open(sandbox.inside(record)) as file:
         seen = [json.loads(line) for line in file]
     assert child.returncode == 0
-    assert len(seen) > 0
+    assert "Plugin.Activate" in [call["name"] for call in seen]
     assert [call for call in seen if call["error"]] == []
     sandbox.docker("run", "--rm", "--network", "none", "box:1", "true")
     assert os.listdir(sandbox.inside("/run/docker/plugins")) == ["manuka.sock"]
