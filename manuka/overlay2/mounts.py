@@ -146,7 +146,12 @@ def mount_layer(
         mount_from(layer.home, "overlay", f"{layer.id}/merged", "overlay", 0, data)
     if not committed:
         # The kernel makes this folder; a container's root must be able to use it.
-        os.chown(f"{layer.work}/work", *owner)
+        try:
+            os.chown(f"{layer.work}/work", *owner)
+        except FileNotFoundError:
+            # On a full disk it cannot, and mounts read-only, with a word in its own log only.
+            os.mkdir(f"{layer.work}/work", 0o700)  # raises what the reason is
+            raise
 
 
 def unmount_layer(layer: Layer) -> None:
