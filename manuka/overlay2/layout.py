@@ -81,7 +81,7 @@ class Layer:
 
     def is_redirected(self) -> bool:
         """Whether what it should hold lies in the layers below: a folder, or a file's contents."""
-        return os.path.exists(self.redirected)
+        return _is_there(self.redirected)
 
     def commit(self) -> None:
         """Note that a child is made of it.  Children may be made on several threads at once."""

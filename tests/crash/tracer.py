@@ -310,6 +310,6 @@ def _call(request: int, tid: int, address: int = 0, data: int = 0, tolerate: boo
     if _ptrace(request, tid, address, data) >= 0:
         return True
     code = ctypes.get_errno()
-    if tolerate and code == errno.ESRCH:
+    if tolerate and code in (errno.ESRCH, errno.EPERM):  # it is gone, or a zombie about to go
         return False
     raise OSError(code, os.strerror(code), f"ptrace {request:#x} of {tid}")
