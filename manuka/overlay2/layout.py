@@ -52,6 +52,9 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _SHORT = re.compile(r"[A-Z2-7]{26}")
 _INCOMPLETE = ".incomplete"
 
+#: Errors in reading a small file that say nothing about what is in it.
+_UNTOLD = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 
 class Layer:
     """The paths of one layer, and the small files in it."""
@@ -105,10 +108,15 @@ class Layer:
         return lowers
 
     def short_link(self) -> str | None:
-        """The name of its short link; None when the file that tells it was lost or damaged."""
+        """The name of its short link; None when the file that tells it was lost or damaged.
+
+        Raises OSError when the disk, or this process, is in no state to tell.
+        """
         try:
             text = _read(f"{self.path}/link")
         except OSError as error:
+            if error.errno in _UNTOLD:
+                raise
             log.warning("layer %s is damaged: %s", self.id, error)
             return None
         return text if text is not None and _SHORT.fullmatch(text) else None
@@ -200,7 +208,9 @@ class Home:
 
     def remove(self, layer: Layer) -> None:
         """Remove a layer, which is not mounted.  One that does not exist is no error."""
-        short = layer.short_link()
+        short = None
+        with contextlib.suppress(OSError):  # a link that is left goes at the next start
+            short = layer.short_link()
         removed = f"{self._incomplete}/{layer.id}.{secrets.token_hex(4)}"
         try:
             os.rename(layer.path, removed)
@@ -215,7 +225,7 @@ class Home:
         """An id is taken, unless by what a crash left: then that makes way."""
         if not layer.exists():
             return
-        if os.path.isdir(layer.diff) and layer.short_link() and not layer.is_unpacking():
+        if _is_there(layer.diff) and layer.short_link() and not layer.is_unpacking():
             raise DriverError(f"layer {layer.id} exists already")
         log.warning("layer %s was left unfinished by a crash; it is made anew", layer.id)
         self.remove(layer)
@@ -267,7 +277,11 @@ class Home:
     def _repair_links(self) -> None:
         """Make short links again that a crash or a power failure lost.  Wants `_repairing`."""
         for layer in self.layers():
-            short = layer.short_link()
+            try:
+                short = layer.short_link()
+            except OSError as error:
+                log.warning("layer %s is damaged: %s", layer.id, error)
+                continue
             if short is None:
                 continue
             link, target = f"{self.path}/l/{short}", f"../{layer.id}/diff"
@@ -283,7 +297,7 @@ class Home:
         """What a child's ``lower`` lists."""
         if not parent.exists():
             raise DriverError(f"the parent layer {parent.id} does not exist")
-        if parent.is_unpacking() or not os.path.isdir(parent.diff):
+        if parent.is_unpacking() or not _is_there(parent.diff):
             raise DriverError(
                 f"the parent layer {parent.id} is not whole: making it did not reach the end"
             )
