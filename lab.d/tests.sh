@@ -61,7 +61,6 @@ engine() {
         tests/engine tests/parity tests/crash/test_retry.py
 }
 
-# Quotas of xfs, and defaults of the kernel, which this machine's may lack or lend to others.
 # Kills at every system call, full and failing disks, kills under load: many minutes.
 crash() {
     ready_engine docker-registry=docker-registry strace=strace
@@ -69,6 +68,7 @@ crash() {
         .venv/bin/python -m pytest tests/crash
 }
 
+# Quotas of xfs, and defaults of the kernel, which this machine's may lack or lend to others.
 guest() {
     ready qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mkfs.ext4=e2fsprogs
     as_root tests/guest/run
