@@ -57,8 +57,8 @@ class _Nursery:
         return self.child
 
     def arm(self, *plan: Any) -> bool:
-        at, error, names, below = plan
-        self.tracer = Tracer(self.child, Plan(at, error, tuple(names), below))
+        at, error, names, *folders = plan
+        self.tracer = Tracer(self.child, Plan(at, error, tuple(names), *folders))
         self.tracer.attach()
         return True
 

@@ -108,12 +108,14 @@ class Plan(NamedTuple):
     error: None: kill there.  An errno: let that call fail with it.
     names: the calls that count; empty: all that are not inward.
     below: count only calls about files below this folder; empty: all.
+    spared: a folder that calls may look at without being counted; empty: none.
     """
 
     at: int = 0
     error: Optional[int] = None
     names: Tuple[str, ...] = ()
     below: str = ""
+    spared: str = ""
 
 
 class Tracer:
@@ -125,6 +127,7 @@ class Tracer:
         self.steps: List[Step] = []
         self.done = False  # whether the plan's step was reached
         self.alive = True
+        self._ending = False
         self._threads: Set[int] = set()
         self._failing: Set[int] = set()
         self._info = ctypes.create_string_buffer(88)
@@ -164,6 +167,7 @@ class Tracer:
         """Let it go on by itself."""
         if self.done and self.plan.error is None:
             return  # It is dying, and its first thread can only be waited for after the others.
+        self._ending = True  # What is called from here on is no step any more.
         for tid in list(self._threads) if self.alive else ():
             self._stop_one(tid)
         for tid in list(self._threads) if self.alive else ():
@@ -237,7 +241,7 @@ class Tracer:
             self._failing.discard(tid)
             assert self.plan.error is not None
             _call(_POKEUSER, tid, _RAX, -self.plan.error & (1 << 64) - 1)
-        if op != _ENTRY or self.done:
+        if op != _ENTRY or self.done or self._ending:
             return False
         number, *args = struct.unpack_from("7Q", self._info.raw, 24)
         if number in _INWARD or not self._counts(tid, number, args):
@@ -267,6 +271,8 @@ class Tracer:
         changes = name not in _LOOKING
         if name in _FLAGS_OF_OPEN:
             changes = bool(args[_FLAGS_OF_OPEN[name]] & (os.O_CREAT | os.O_TRUNC))
+        if plan.spared and not changes and path.startswith(plan.spared):
+            return False
         self.steps.append(Step(name, path, changes))
         return True
 
