@@ -83,8 +83,11 @@ lab() {
     [ -S "$own_before" ] || own_before=
     if ready_docker; then
         # An engine that was started for the tests goes with them, also after Ctrl-C.
-        [ -n "$own_before" ] || [ "$DOCKER_HOST" != "$(lab.d/engine host)" ] ||
+        if [ -z "$own_before" ] && [ "$DOCKER_HOST" = "$(lab.d/engine host)" ]; then
             trap 'as_root lab.d/engine stop' EXIT
+            trap 'exit 130' INT # without these, dash ends and leaves the trap above alone
+            trap 'exit 143' TERM
+        fi
         machines || result=1
     elif [ -n "${CI:-}" ]; then
         say "No Docker engine for machines: in CI their tests have to run."
