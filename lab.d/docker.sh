@@ -72,8 +72,9 @@ machine_image() {
 
 # Removes this folder's machines, their images, and the engine if it is the lab's own.
 remove_machines() {
-    if command -v vagrant >/dev/null && [ -d .vagrant/machines ]; then
-        vagrant destroy --force
+    # Without one, Vagrant need not even reach VirtualBox or libvirt.
+    if vm_is_there; then
+        vagrant destroy --force || fail "Vagrant does not remove the virtual machine; see above."
     fi
     if find_docker; then
         machines=$($by docker container ls --all --quiet --filter "label=manuka.lab=$(pwd -P)")
