@@ -93,7 +93,7 @@ class _Copy:
             new = os.open(name, _CREATE, 0o600, dir_fd=target)
             try:
                 if status.st_size and not self._cloned(old, new):
-                    _copy_data(old, new, status.st_size)
+                    copy_data(old, new, status.st_size)
                 _copy_attributes(old, new, status)
             finally:
                 os.close(new)
@@ -114,8 +114,11 @@ class _Copy:
         return True
 
 
-def _copy_data(old: int, new: int, size: int) -> None:
-    """Copy what is between the holes of a file."""
+def copy_data(old: int, new: int, size: int) -> None:
+    """Copy an open file of `size` bytes, holes left out: it may be of an exabyte, and be all hole.
+
+    `new` is empty.  Raises OSError.
+    """
     os.ftruncate(new, size)
     end = 0
     while end < size:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
-import io
 import logging
 import os
 import stat
 from typing import Callable, Iterator, NamedTuple, Sequence, Union
 
 from manuka.errors import ManukaError
+from manuka.layers.copy import copy_data
 from manuka.layers.idmap import IdMapError, IdMaps
 from manuka.layers.stack import Found
 from manuka.layers.tar import LONGEST_SHOWN, Entry, Stream, TarReader
@@ -51,9 +51,6 @@ _HANDLE = os.O_PATH | os.O_NOFOLLOW
 #: The latest time that the engine sets, in ns since 1970; what is later or earlier than 1970
 #: becomes 1970 (``chtimes.go``).
 _LATEST = 2**63 - 1
-
-#: Bytes that are copied at once.
-_PIECE = 1 << 20
 
 #: Lines that one tar may add to the log.
 _MOST_WARNINGS = 20
@@ -419,8 +416,8 @@ class Unpacker(abc.ABC):
             os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
         elif stat.S_ISREG(status.st_mode):
             target = os.open(name, _CREATE, 0o600, dir_fd=parent)
-            with open(target, "wb", buffering=0) as copy, open(below.path, "rb", 0) as source:
-                _copy_sparse(source, copy, status.st_size)
+            with open(target, "wb", buffering=0), open(below.path, "rb", 0) as source:
+                copy_data(source.fileno(), target, status.st_size)
                 self._drop_inherited(target)
                 self._copy_attributes(below, target)
         else:
@@ -526,31 +523,6 @@ class Unpacker(abc.ABC):
         """A path to a file of any type, that no exchange of its name can lead elsewhere."""
         with self._opened(name, _HANDLE) as fd:
             yield b"/proc/self/fd/%d" % fd
-
-
-def _copy_sparse(source: io.FileIO, copy: io.FileIO, size: int) -> None:
-    """Copy a file of `size` bytes, holes left out: it may be of an exabyte, and be all hole."""
-    at = 0
-    while at < size:
-        try:
-            at = os.lseek(source.fileno(), at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            break  # no data from here on
-        hole = os.lseek(source.fileno(), at, os.SEEK_HOLE)
-        source.seek(at)
-        copy.seek(at)
-        while at < hole:
-            data = source.read(min(hole - at, _PIECE))
-            if not data:
-                break
-            view = memoryview(data)
-            while view:
-                view = view[copy.write(view) :]
-            at += len(data)
-        at = max(at, hole)
-    copy.truncate(size)
 
 
 def shown(name: bytes) -> str:
