@@ -108,7 +108,8 @@ class Overlay2(GraphDriver):
         """Mount a layer on those below it.  A base layer is not mounted: its folder is all."""
         layer = self._home.existing(layer_id)
         with self._locks.hold(layer_id):
-            lowers = self._lowers_of_whole(layer)
+            self._refuse_unfinished(layer)
+            lowers = layer.lowers()
             if lowers is None:
                 return layer.diff
             count = self._counts.get(layer)
@@ -128,7 +129,8 @@ class Overlay2(GraphDriver):
         """The layer's tree for the driver itself, which needs it no more when it has crashed."""
         layer = self._home.existing(layer_id)
         with self._locks.hold(layer_id):
-            lowers = self._lowers_of_whole(layer)
+            self._refuse_unfinished(layer)
+            lowers = layer.lowers()
             if lowers is not None:
                 in_use = self._counts.get(layer) or self._counts.own(layer)
                 self._counts.set_own(layer, self._counts.own(layer) + 1)
@@ -151,11 +153,10 @@ class Overlay2(GraphDriver):
             unmount_layer(layer)
         self._counts.set_own(layer, own)
 
-    def _lowers_of_whole(self, layer: Layer) -> list[str] | None:
-        """The layer's lowers, as `Layer.lowers`, unless its unpacking was broken off."""
+    def _refuse_unfinished(self, layer: Layer) -> None:
+        """Raise DriverError if the layer's unpacking was broken off."""
         if layer.id not in self._unpacking and layer.is_unpacking():
             raise _unfinished(layer)
-        return layer.lowers()
 
     def _mount(self, layer: Layer, lowers: list[str], label: str) -> None:
         root = self.settings.id_maps.root
@@ -280,8 +281,7 @@ class Overlay2(GraphDriver):
     def _whole(self, layer_id: str) -> Layer:
         """The layer; raises DriverError when it is not there, or its unpacking was broken off."""
         layer = self._home.existing(layer_id)
-        if layer_id not in self._unpacking and layer.is_unpacking():
-            raise _unfinished(layer)
+        self._refuse_unfinished(layer)
         return layer
 
     def _has_native_diff(self, layer: Layer, parent: str | None) -> bool:
