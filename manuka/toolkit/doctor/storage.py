@@ -12,7 +12,7 @@ from typing import Iterator
 from manuka.linux import kernel
 from manuka.linux.dirents import has_d_type
 from manuka.linux.statfs import filesystem_name
-from manuka.linux.xattr import get_xattr
+from manuka.overlay2.layout import Layer, redirection
 from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
 from manuka.toolkit.doctor.patient import Patient
 
@@ -121,27 +121,23 @@ def foreign_records(patient: Patient) -> Iterator[Finding]:
     """Files of layers whose contents lie elsewhere, by records that manuka's mounts ignore."""
     if not patient.deep:
         return
-    layers = set()
-    for layer in _list(patient.home):
-        for folder, folders, files in os.walk(f"{patient.home}/{layer}/diff"):
-            if any(_is_elsewhere(os.path.join(folder, name)) for name in folders + files):
-                layers.add(layer[:12])
-                break
-    if layers:
+    layers = [Layer(patient.home, name) for name in _list(patient.home)]
+    # Those that the driver has noted itself, it mounts with what they need.
+    found = [
+        layer.id[:12]
+        for layer in layers
+        if os.path.isdir(layer.diff) and not layer.is_redirected() and redirection(layer.diff)
+    ]
+    if found:
         yield Finding(
             "foreign-records",
             PROBLEM,
-            f"{len(layers)} layers in {patient.home} hold files without their contents, made by "
-            f"a driver that mounts with redirect_dir or metacopy: {', '.join(sorted(layers)[:5])}.",
+            f"{len(found)} layers in {patient.home} hold files without their contents, made by "
+            f"a driver that mounts with redirect_dir or metacopy: {', '.join(found[:5])}.",
             "Move their images by docker save and docker load, from the driver that made them.",
         )
     else:
         yield Finding("foreign-records", OK, f"The layers in {patient.home} hold all their files.")
-
-
-def _is_elsewhere(path: str) -> bool:
-    names = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
-    return any(get_xattr(path, name) is not None for name in names)
 
 
 def other_drivers(patient: Patient) -> Iterator[Finding]:
