@@ -27,6 +27,10 @@ class Signer:
     def sign(self, text: str) -> str:
         return self._run("--clearsign", "--digest-algo", "SHA512", stdin=text)
 
+    def close(self) -> None:
+        """End the agent that gpg has started."""
+        subprocess.run(["gpgconf", "--homedir", self._gpg[4], "--kill", "gpg-agent"], check=True)
+
     def _run(self, *arguments: str, stdin: str = "") -> str:
         done = subprocess.run(
             [*self._gpg, *arguments], input=stdin, capture_output=True, text=True, timeout=300

@@ -135,6 +135,7 @@ def outcome(play, tmp_path_factory):
             },
             "read": ["/etc/apt/sources.list", "/etc/apt/preferences.d/docker"],
         }
+    signer.close()
     playbook = folder / "engine.yml"
     playbook.write_text(PLAYBOOK)
     return play(str(playbook), hosts)
