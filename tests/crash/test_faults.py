@@ -16,9 +16,9 @@ import pytest
 from tests.crash import tracer
 from tests.crash.plugins import Nursery
 from tests.crash.scenarios import SCENARIOS
-from tests.crash.test_kills import finish, steps_of
+from tests.crash.test_kills import finish, steps_of, sweep
 from tests.crash.tracer import FALLIBLE, Plan, Step
-from tests.crash.worlds import World, world_in
+from tests.crash.worlds import World
 from tests.unit.mounts import needs_root
 
 pytestmark = [
@@ -82,23 +82,13 @@ def chosen(steps: List[Step]) -> List[int]:
 def test_a_fault_anywhere_is_told_and_costs_nothing_else(
     nursery: Nursery, disk: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed = {}
-    hit = 0
-    steps: List[Step] = []
-    points = [0]
-    while points:
-        with world_in(nursery, disk) as world:
-            if not steps:
-                steps = steps_of(world, name, plan_for(world))
-                points = chosen(steps)
-            try:
-                while points:
-                    number = points.pop(0)
-                    hit += fail_at(world, name, number, steps[number - 1])
-            except AssertionError as error:
-                step = steps[number - 1]
-                cause = errno.errorcode[error_for(step, number)]
-                failed[f"{cause} at {number}, {step}"] = error
+    def at(number: int, step: Step) -> str:
+        return f"{errno.errorcode[error_for(step, number)]} at {number}, {step}"
+
+    steps, hit, failed = sweep(
+        *(nursery, disk, name, lambda world: steps_of(world, name, plan_for(world))),
+        *(chosen, fail_at, at),
+    )
     with capsys.disabled():
         print(f"{name}: {len(steps)} calls about files, {hit} faults")
     assert not failed, "\n".join(f"{where}:\n  {error}" for where, error in failed.items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Iterator, List
+from typing import Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -42,7 +42,7 @@ def steps_of(world: World, name: str, plan: Plan = Plan()) -> List[Step]:  # noq
     return seen.steps
 
 
-def kill_at(world: World, name: str, number: int) -> bool:
+def kill_at(world: World, name: str, number: int, step: Step) -> bool:
     """Whether it came to the kill: the number of steps differs a little from run to run."""
     acts = SCENARIOS[name](world)
     next(acts)
@@ -72,26 +72,48 @@ def chosen(steps: List[Step]) -> List[int]:
     return [numbers[(2 * at + 1) * len(numbers) // (2 * SHARE)] for at in range(SHARE)]
 
 
+def sweep(
+    nursery: Nursery,
+    disk: Path,
+    name: str,
+    steps_in: Callable[[World], List[Step]],
+    choose: Callable[[List[Step]], List[int]],
+    strike: Callable[[World, str, int, Step], bool],
+    title: Callable[[int, Step], str],
+) -> Tuple[List[Step], int, Dict[str, AssertionError]]:
+    """Strike an operation at each of the chosen steps.
+
+    Returns its steps, how often it came to the strike, and what failed, by its title.
+    """
+    failed: Dict[str, AssertionError] = {}
+    struck = 0
+    steps: List[Step] = []
+    points = [0]
+    while points:  # What one strike broke, the others need not suffer from.
+        with world_in(nursery, disk) as world:
+            if not steps:
+                steps = steps_in(world)
+                points = choose(steps)
+            try:
+                while points:
+                    number = points.pop(0)
+                    struck += strike(world, name, number, steps[number - 1])
+            except AssertionError as error:
+                failed[title(number, steps[number - 1])] = error
+    return steps, struck, failed
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.timeout(4 * 3600 if "MANUKA_KILLS" in os.environ else 600)
 def test_killed_anywhere_the_plugin_loses_nothing(
     nursery: Nursery, disk: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed = {}
-    killed = 0
-    steps: List[Step] = []
-    points = [0]
-    while points:  # What one kill broke, the others need not suffer from.
-        with world_in(nursery, disk) as world:
-            if not steps:
-                steps = steps_of(world, name)
-                points = chosen(steps)
-            try:
-                while points:
-                    number = points.pop(0)
-                    killed += kill_at(world, name, number)
-            except AssertionError as error:
-                failed[f"killed at {number}, {steps[number - 1]}"] = error
+    def at(number: int, step: Step) -> str:
+        return f"killed at {number}, {step}"
+
+    steps, killed, failed = sweep(
+        nursery, disk, name, lambda world: steps_of(world, name), chosen, kill_at, at
+    )
     with capsys.disabled():
         print(f"{name}: {len(steps)} system calls, {killed} kills")
     assert not failed, "\n".join(f"{where}:\n  {error}" for where, error in failed.items())
