@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# ./lab test and its parts: lint, unit, engine, roles; and crash, guest, lab, only when named.
+# ./lab test and its parts: lint, unit, engine, roles; and guest and lab, only when named.
 
 # Prints the path of Python VERSION, from PATH or pyenv, if it is there and runs.
 find_python() {
@@ -58,14 +58,7 @@ engine() {
     engines=${MANUKA_ENGINES:-$(find_engines)}
     say "Engine tests on $engines"
     as_root env MANUKA_ENGINES="$engines" .venv/bin/python -m pytest \
-        tests/engine tests/parity tests/crash/test_retry.py
-}
-
-# Kills at every system call, full and failing disks, kills under load: many minutes.
-crash() {
-    ready_engine docker-registry=docker-registry strace=strace
-    as_root env MANUKA_ENGINES="${MANUKA_ENGINES:-$(command -v dockerd)}" \
-        .venv/bin/python -m pytest tests/crash
+        tests/engine tests/parity tests/crash
 }
 
 # Quotas of xfs, and defaults of the kernel, which this machine's may lack or lend to others.
@@ -165,8 +158,8 @@ test_parts() {
     failed=
     for part; do
         case $part in
-        lint | unit | engine | roles | crash | guest | lab) ;;
-        *) fail "There is no test part $part: lint, unit, engine, roles, crash, guest and lab are." ;;
+        lint | unit | engine | roles | guest | lab) ;;
+        *) fail "There is no test part $part: lint, unit, engine, roles, guest and lab are." ;;
         esac
     done
     for part; do
