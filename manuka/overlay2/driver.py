@@ -106,10 +106,12 @@ class Overlay2(GraphDriver):
 
     def get(self, layer_id: str, mount_label: str = "") -> str:
         """Mount a layer on those below it.  A base layer is not mounted: its folder is all."""
-        layer = self._home.existing(layer_id)
+        layer = self._home.layer(layer_id)
         with self._locks.hold(layer_id):
-            self._refuse_unfinished(layer)
             lowers = layer.lowers()
+            if lowers is None:
+                self._home.existing(layer_id)
+            self._refuse_unfinished(layer)
             if lowers is None:
                 return layer.diff
             count = self._counts.get(layer)
@@ -117,7 +119,7 @@ class Overlay2(GraphDriver):
             if not in_use:
                 self._mount(layer, lowers, mount_label)
             try:
-                self._counts.set(layer, count + 1)
+                self._counts.set(layer, count + 1, count)
             except OSError:
                 if not in_use:
                     unmount_layer(layer)
@@ -181,13 +183,13 @@ class Overlay2(GraphDriver):
         """Unmount a layer when its last user is gone."""
         layer = self._home.layer(layer_id)
         with self._locks.hold(layer_id):
-            count = self._counts.get(layer) - 1
-            if count > 0:
-                self._counts.set(layer, count)
-            elif count == 0:
+            count = self._counts.get(layer)
+            if count > 1:
+                self._counts.set(layer, count - 1, count)
+            elif count == 1:
                 if not self._counts.own(layer):
                     unmount_layer(layer)
-                self._counts.set(layer, 0)
+                self._counts.set(layer, 0, count)
 
     def cleanup(self) -> None:
         """Unmount every layer: the engine stops, and no container is left."""

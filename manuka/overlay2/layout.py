@@ -52,6 +52,9 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _SHORT = re.compile(r"[A-Z2-7]{26}")
 _INCOMPLETE = ".incomplete"
 
+#: More bytes than `MAX_DEPTH` short links take.
+_LONGEST = 1 << 14
+
 #: Errors in reading a small file that say nothing about what is in it.
 _UNTOLD = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -132,11 +135,11 @@ class Home:
         self._incomplete = f"{path}/{_INCOMPLETE}"
         self._repairing = threading.Lock()
         own, (_, root_gid) = (os.geteuid(), os.getegid()), id_maps.root
-        _make_folder(path, 0o710, (own[0], root_gid))
-        _make_folder(f"{path}/l", 0o700, own)
+        _make_folders(path, 0o710, (own[0], root_gid))
+        _make_folders(f"{path}/l", 0o700, own)
         if not os.path.isdir(self._incomplete):
             self._note_redirections()
-        _make_folder(self._incomplete, 0o700, own)
+        _make_folders(self._incomplete, 0o700, own)
         self._tidy()
 
     def layer(self, layer_id: str) -> Layer:
@@ -180,10 +183,10 @@ class Home:
             _make_folder(staged, 0o710, (own[0], root[1]))
             yield staged
             _make_folder(f"{staged}/diff", 0o755, root)
-            _write(f"{staged}/link", short, f"{staged}/link.new")
+            _write(f"{staged}/link", short)
             if lowers:
                 _make_folder(f"{staged}/work", 0o700, root)
-                _write(f"{staged}/lower", ":".join(lowers), f"{staged}/lower.new")
+                _write(f"{staged}/lower", ":".join(lowers))
             os.symlink(f"../{layer.id}/diff", link)
             if parent is not None:
                 parent.commit()
@@ -320,7 +323,9 @@ class Home:
                 short = _new_short_link()
                 os.symlink(f"../{layer.id}/diff", f"{self.path}/l/{short}")
             log.warning("layer %s: its file 'link' was damaged; written again", layer.id)
-            _write(f"{layer.path}/link", short, f"{self._incomplete}/link.{layer.id}")
+            written = f"{self._incomplete}/link.{layer.id}"
+            _write(written, short)
+            os.rename(written, f"{layer.path}/link")
             return short
 
     def _tidy(self) -> None:
@@ -363,12 +368,13 @@ def _new_short_link() -> str:
 def _read(path: str) -> str | None:
     """A small file's text; None when it is not there."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return None
-        raise
+        fd = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.read(fd, _LONGEST).decode("ascii", "replace")
+    finally:
+        os.close(fd)
 
 
 def _is_there(path: str) -> bool:
@@ -380,25 +386,34 @@ def _is_there(path: str) -> bool:
     return True
 
 
-def _write(path: str, text: str, temporary: str) -> None:
-    """Write a small file, first under another name, so that it is there whole or not at all."""
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        os.fchmod(descriptor, 0o644)
-    os.rename(temporary, path)
+def _write(path: str, text: str) -> None:
+    """Write a small file, where nothing sees it before it is whole."""
+    data = text.encode("ascii")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.fchmod(fd, 0o644)
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
 
 
 def _touch(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-def _make_folder(path: str, mode: int, owner: tuple[int, int]) -> None:
+def _make_folders(path: str, mode: int, owner: tuple[int, int]) -> None:
     """Make a folder, and those above it; one that exists gets the mode and the owner."""
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
-        _make_folder(parent, 0o711, (os.geteuid(), os.getegid()))
+        _make_folders(parent, 0o711, (os.geteuid(), os.getegid()))
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, mode)
+    os.chmod(path, mode)
+    os.chown(path, *owner)
+
+
+def _make_folder(path: str, mode: int, owner: tuple[int, int]) -> None:
+    os.mkdir(path, mode)
     os.chmod(path, mode)
     os.chown(path, *owner)

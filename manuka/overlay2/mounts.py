@@ -56,9 +56,9 @@ class MountCounts:
             count = 1 if recorded is None else recorded
         return count
 
-    def set(self, layer: Layer, count: int) -> None:
-        """Change the number of the engine's users, and its record."""
-        if count > 1 or self.own(layer) or self.get(layer) > 1:
+    def set(self, layer: Layer, count: int, before: int) -> None:
+        """Change the number of the engine's users, which `get` gave as `before`, and its record."""
+        if count > 1 or before > 1 or self.own(layer):
             self._record(layer, count if count > 1 or self.own(layer) else 1)
         if count:
             self._counts[layer.id] = count

@@ -1,17 +1,19 @@
-"""What Manuka adds to waitress: bodies and replies that are streams, and threads for them.
+"""What Manuka adds to waitress: bodies and replies that are streams, and threads that stay.
 
-Waitress reads a request in its main loop, queues it, and a pool thread runs the application.
-Three of its classes are extended here, by the places it has for that:
+Waitress reads a request in its main loop, queues it, and a thread runs the application; which one,
+`manuka.server.dispatcher` decides.  Its classes are extended here, by the places it has for that:
 
 * `Parser` calls an ``ApplyDiff`` complete when its headers are in; the rest becomes a
   `manuka.server.body.LiveBody`.
 * `StreamTask` sends the pieces of a ``Diff`` from the thread that makes them.
-* `Dispatcher` gives every call that may take long a thread of its own, and every other that finds
-  the pool busy, so that whatever is stuck on one layer does not delay another's container.
+* `Channel` lets the thread that has served a request wait for the connection's next one itself.
+  Engines send theirs one after the other, and to wake two threads for each, which then want the
+  interpreter at the same time, costs more than most calls do.
 
 Easy to get wrong: who reads from the connection.  Waitress' loop does not while the channel has a
-request under way (``channel_request_lookahead`` is 0), so the body may.  What it received too
-much, it gives back through the channel before the request counts as done.  And the end: closing a
+request under way (``channel_request_lookahead`` is 0) or a thread that stays, so these may.  What
+a body received too much, it gives back through the channel before the request counts as done; and
+what a thread that stays cannot do, such as to close, it leaves to the loop.  And the end: closing a
 UNIX socket in which unread bytes lie takes the reply away from the peer (it sees ECONNRESET), so an
 early reply is followed by `Channel.linger`.
 """
@@ -23,15 +25,11 @@ import select
 import socket
 import threading
 import time
-from typing import Any, List, Optional, Set
+from typing import Any, List, Optional
 
 from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[import-untyped]
 from waitress.parser import HTTPRequestParser, ParsingError  # type: ignore[import-untyped]
-from waitress.task import (  # type: ignore[import-untyped]
-    ErrorTask,
-    ThreadedTaskDispatcher,
-    WSGITask,
-)
+from waitress.task import ErrorTask, WSGITask  # type: ignore[import-untyped]
 
 from manuka.api import calls
 from manuka.api.errors import JSON_TYPE, error_body
@@ -42,6 +40,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # How long a peer may go on sending after its reply, in seconds: a layer, and anything else.
 _LINGER_STREAM = 60.0
 _LINGER_MESSAGE = 1.0
+
+# How long a thread stays with a connection on which nothing comes, in seconds.
+_STAY = 10.0
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]
@@ -138,6 +139,14 @@ class JsonErrorTask(ErrorTask):  # type: ignore[misc]
         self.channel.linger(_LINGER_MESSAGE)
 
 
+class _Serving(threading.local):
+    channel: Optional[Channel] = None
+
+
+#: The connection whose request the calling thread serves; None in other threads.
+serving = _Serving()
+
+
 class Channel(HTTPChannel):  # type: ignore[misc]
     """A connection."""
 
@@ -145,7 +154,53 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     task_class = StreamTask
     error_task_class = JsonErrorTask
 
+    #: Whether a thread stays with this connection, so that the main loop has nothing to do here.
+    kept = False
+
     def service(self) -> None:
+        """Serve a request, and those that follow it while this thread may stay."""
+        dispatcher = self.server.task_dispatcher
+        self.kept = dispatcher.keep(self)
+        serving.channel = self
+        try:
+            self._serve()
+            while self.kept and dispatcher.keeps and self._next_request():
+                self._serve()
+        finally:
+            if self.kept:
+                self.kept = False
+                dispatcher.leave(self)
+                self.server.pull_trigger()
+            serving.channel = None
+
+    def needs_loop(self) -> bool:
+        """Whether the main loop has to look at this connection: to send, to close, or to read."""
+        left = self.total_outbufs_len or self.close_when_flushed or self.will_close
+        return bool(left or not self.kept)
+
+    def readable(self) -> bool:
+        return not self.kept and bool(super().readable())
+
+    def _next_request(self) -> bool:
+        """Wait until a request has come; False when the main loop is to go on."""
+        sock = self.socket
+        while sock is not None and not self.requests:
+            if self.needs_loop() or not _arrives(sock, _STAY):
+                return False
+            try:
+                data = sock.recv(self.adj.recv_bytes)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self.will_close = True
+                return False
+            self.last_activity = time.time()
+            self.received(data)
+        return bool(self.requests)
+
+    def _serve(self) -> None:
         request = self.requests[0]
         sock = self.socket
         if request.live and not request.error and sock is not None:
@@ -213,6 +268,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         requests = self.requests
         return bool(requests) and requests[0].path in calls.STREAMS
 
+    def hurry(self) -> None:
+        """Let a thread that stays here, with nothing to do, take in what was sent, and leave."""
+        sock = self.socket
+        if sock is not None and self.kept and not self.requests:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)
+
     def break_off(self) -> None:
         """Make the thread that reads or writes a stream here fail at once."""
         sock = self.socket
@@ -221,58 +283,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 sock.shutdown(socket.SHUT_RDWR)
 
 
+def _arrives(sock: socket.socket, patience: float) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(patience * 1000))
+
+
 def _wait_until_writable(sock: socket.socket) -> None:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLOUT)
     poll.poll()
-
-
-class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """Waitress' pool for the short calls, a thread of its own for each long one.
-
-    A short call waits while another has its layer; those that wait so must not hold up the rest.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._own_threads: Set[threading.Thread] = set()
-
-    def add_task(self, task: Channel) -> None:
-        if task.requests[0].path in calls.LONG or not self._queue(task):
-            self._start_thread(task)
-
-    def _start_thread(self, task: Channel) -> None:
-        name = task.requests[0].path[1:]
-        thread = threading.Thread(target=self._serve, args=(task,), name=name, daemon=True)
-        self._own_threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError as error:  # the machine has no room for another thread
-            self._own_threads.discard(thread)
-            self.logger.warning("%s waits for a thread of the pool: %s", name, error)
-            super().add_task(task)
-
-    def _queue(self, task: Channel) -> bool:
-        """Leave `task` to the pool if a thread of it is idle."""
-        with self.lock:
-            idle = len(self.threads) - self.stop_count - self.active_count - len(self.queue)
-            if idle > 0:
-                self.queue.append(task)
-                self.queue_cv.notify()
-        return bool(idle > 0)
-
-    def _serve(self, task: Channel) -> None:
-        try:
-            task.service()
-        except BaseException:
-            self.logger.exception("Exception when servicing %r", task)
-            task.break_off()
-        finally:
-            self._own_threads.discard(threading.current_thread())
-
-    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
-        deadline = time.monotonic() + timeout
-        done: bool = super().shutdown(cancel_pending, timeout)
-        for thread in list(self._own_threads):
-            thread.join(max(0, deadline - time.monotonic()))
-        return done and not self._own_threads

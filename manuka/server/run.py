@@ -24,7 +24,8 @@ from waitress.server import UnixWSGIServer  # type: ignore[import-untyped]
 
 from manuka.api import calls
 from manuka.server import notify
-from manuka.server.channel import Channel, Dispatcher
+from manuka.server.channel import Channel, serving
+from manuka.server.dispatcher import Dispatcher
 from manuka.server.sockets import Listener
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,9 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         notify.notify(notify.STOPPING)
         self.del_channel()
         self._listener.close()
+        self.task_dispatcher.keeps = False
+        for channel in self._channels():
+            channel.hurry()
         self._turn_while(self._short_calls, _SHORT_CALLS_GRACE)
         for channel in self._channels():
             if channel.streaming:
@@ -143,6 +147,12 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
             if not self._stopping:
                 self._stopping = True
                 self.pull_trigger()
+
+    def pull_trigger(self) -> None:
+        """Wake the main loop, unless a thread that serves a connection can do without it."""
+        channel = serving.channel
+        if channel is None or channel.needs_loop():
+            super().pull_trigger()
 
     def _turn(self, timeout: float) -> None:
         wasyncore.poll2(timeout, self._map)

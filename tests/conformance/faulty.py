@@ -260,9 +260,10 @@ class PutUnmountsAtOnce(Overlay2):
     def put(self, layer_id: str) -> None:
         layer = self._home.layer(layer_id)
         with self._locks.hold(layer_id):
+            count = self._counts.get(layer)
             if is_mount_point(layer.merged):
                 unmount_layer(layer)
-            self._counts.set(layer, 0)
+            self._counts.set(layer, 0, count)
 
 
 class PutNeverUnmounts(Overlay2):
@@ -279,7 +280,7 @@ class CountsLost(Overlay2):
         if not count:
             return super().get(layer_id, mount_label)
         time.sleep(0.01)
-        self._counts.set(layer, count + 1)
+        self._counts.set(layer, count + 1, count)
         return layer.merged
 
 
