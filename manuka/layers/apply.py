@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Any, Dict, Sequence
+from typing import Any, Callable, Dict, Sequence
 
 from manuka.layers import stack
 from manuka.layers.idmap import IDENTITY, IdMapError, IdMaps
@@ -43,13 +43,15 @@ def apply_layer(stream: Stream, tree: str, id_maps: IdMaps = IDENTITY) -> Applie
 def apply_overlay(
     stream: Stream,
     folder: str,
-    lowers: Sequence[str],
+    lowers: Callable[[], Sequence[str]],
     id_maps: IdMaps = IDENTITY,
     overlay_xattrs: str = TRUSTED,
 ) -> Applied:
     """Unpack the tar `stream` into the own folder of an overlayfs layer; whiteouts stay.
 
-    `lowers` are the own folders of the layers below, uppermost first.  Raises as `apply_layer`.
+    `lowers` gives the own folders of the layers below, uppermost first.  It is called once, when
+    what they hold matters: for most layers never, and a stack may be deep.  Raises as
+    `apply_layer`, and what `lowers` raises.
     """
     return _Overlaying(folder, lowers, id_maps, overlay_xattrs).run(stream)
 
@@ -111,20 +113,31 @@ class _Overlaying(Unpacker):
     """Whiteouts are left in the layer's own folder, as an overlayfs wants them."""
 
     def __init__(
-        self, root: str, lowers: Sequence[str], id_maps: IdMaps, overlay_xattrs: str
+        self,
+        root: str,
+        lowers: Callable[[], Sequence[str]],
+        id_maps: IdMaps,
+        overlay_xattrs: str,
     ) -> None:
         super().__init__(root, id_maps)
-        self._lowers: list[bytes] = [os.fsencode(lower) for lower in lowers]
-        self._layers: list[bytes] = [_path_of(self._root), *self._lowers]
+        self._path = _path_of(self._root)
+        self._look_up_lowers = lowers
+        self._known_lowers: list[bytes] | None = None
         self._xattrs = overlay_xattrs
         self._root_is_opaque = False
         # Folders of this layer by their paths: what of the lower layers merges with each.
-        self._merging: dict[bytes, list[bytes]] = {b"": self._lowers}
+        self._merging: dict[bytes, list[bytes]] = {}
+
+    @property
+    def _lowers(self) -> list[bytes]:
+        if self._known_lowers is None:
+            self._known_lowers = [os.fsencode(lower) for lower in self._look_up_lowers()]
+        return self._known_lowers
 
     def _below(self, path: bytes) -> stack.Found | None:
         if self._root_is_opaque or not self._lowers:
             return None
-        return stack.find(self._layers, path, self._xattrs)
+        return stack.find([self._path, *self._lowers], path, self._xattrs)
 
     def _below_new(self, place: Sequence[bytes], name: bytes) -> stack.Found | None:
         return stack.look_up(place, name, self._xattrs)
@@ -150,7 +163,7 @@ class _Overlaying(Unpacker):
         if not self._parent.path:
             return bool(self._lowers)
         # The folder's own path: that in the tar may lead through symbolic links.
-        path = _path_of(self._parent.fd)[len(self._layers[0]) + 1 :]
+        path = _path_of(self._parent.fd)[len(self._path) + 1 :]
         return bool(self._merging_with(path))
 
     def _merging_with(self, path: bytes) -> list[bytes]:
@@ -158,8 +171,8 @@ class _Overlaying(Unpacker):
 
         Remembered, for many whiteouts may lie in one folder, and many folders below another.
         """
-        if len(self._merging) > _REMEMBERED:
-            self._forget_merging()
+        if not self._merging or len(self._merging) > _REMEMBERED:
+            self._merging = {b"": self._lowers}
         known, missing = path, []
         while known not in self._merging:
             known, _, name = known.rpartition(b"/")
@@ -167,7 +180,7 @@ class _Overlaying(Unpacker):
         folders = self._merging[known]
         for name in reversed(missing):
             known = known + b"/" + name if known else name
-            if folders and not is_opaque(self._layers[0] + b"/" + known, self._xattrs):
+            if folders and not is_opaque(self._path + b"/" + known, self._xattrs):
                 found = stack.look_up(folders, name, self._xattrs)
                 folders = found.folders if found else []
             else:
@@ -176,7 +189,7 @@ class _Overlaying(Unpacker):
         return folders
 
     def _forget_merging(self) -> None:
-        self._merging = {b"": self._lowers}
+        self._merging.clear()
 
     def _clear(self, name: bytes) -> None:
         self._forget_merging()  # It may have been a folder, and opaque.

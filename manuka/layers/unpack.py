@@ -96,7 +96,9 @@ class Unpacker(abc.ABC):
     def __init__(self, root: str, id_maps: IdMaps) -> None:
         self._id_maps = id_maps
         self._root = os.open(root, _FOLDER)
-        self._parent = _Parent(b"", self._root, None, plain=False)
+        self._top = self._parent = _Parent(
+            b"", self._root, None, _is_plain(self._root, os.fstat(self._root))
+        )
         self._own = (os.geteuid(), os.getegid())
         self._umask = umask()
         self._devices = not in_user_namespace()
@@ -211,15 +213,15 @@ class Unpacker(abc.ABC):
             self._leave()
             fd = open_in_root(self._root, path, _FOLDER)
         status = os.fstat(fd)
-        plain = not status.st_mode & stat.S_ISGID and not get_xattr(fd, "system.posix_acl_default")
-        self._parent = _Parent(path, fd, (status.st_atime_ns, status.st_mtime_ns), plain)
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        self._parent = _Parent(path, fd, times, _is_plain(fd, status))
 
     def _leave(self) -> None:
         """Go back to the root; restore the times of the parent that is left."""
         parent = self._parent
         if parent.fd == self._root:
             return
-        self._parent = _Parent(b"", self._root, None, plain=False)
+        self._parent = self._top
         try:
             if parent.times:
                 os.utime(parent.fd, ns=parent.times)
@@ -523,6 +525,11 @@ class Unpacker(abc.ABC):
         """A path to a file of any type, that no exchange of its name can lead elsewhere."""
         with self._opened(name, _HANDLE) as fd:
             yield b"/proc/self/fd/%d" % fd
+
+
+def _is_plain(folder: int, status: os.stat_result) -> bool:
+    inherits = status.st_mode & stat.S_ISGID or get_xattr(folder, "system.posix_acl_default")
+    return not inherits
 
 
 def shown(name: bytes) -> str:

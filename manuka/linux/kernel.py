@@ -6,6 +6,7 @@ other threads make meanwhile; /proc tells it without.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 
@@ -21,8 +22,9 @@ def overlay_parameter(name: str) -> str | None:
         return None
 
 
+@functools.lru_cache(maxsize=1)
 def in_user_namespace() -> bool:
-    """Whether this process's user ids are not the machine's own."""
+    """Whether this process's user ids are not the machine's own; asked for once."""
     try:
         with open("/proc/self/uid_map") as file:
             return is_mapped(file.read())
@@ -54,7 +56,7 @@ def parse_release(text: str) -> tuple[int, int]:
 def umask() -> int:
     """This process's umask, left as it is."""
     try:
-        with open(_STATUS, "rb") as file:
+        with open(_STATUS, "rb", buffering=0) as file:
             match = re.search(rb"^Umask:\s*([0-7]+)$", file.read(), re.MULTILINE)
     except FileNotFoundError:
         match = None

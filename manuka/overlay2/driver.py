@@ -21,6 +21,7 @@ Source: ``daemon/graphdriver/overlay2/overlay.go`` in the engine.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -248,7 +249,7 @@ class Overlay2(GraphDriver):
         if not self._has_native_diff(layer, parent):
             return super().apply_diff(layer.id, parent, stream)
         was_empty = not os.listdir(layer.diff)
-        lowers = self._home.diff_folders(layer)
+        lowers = functools.partial(self._home.diff_folders, layer)
         id_maps, xattrs = self.settings.id_maps, self._overlayfs.xattrs
         applied = apply_overlay(stream, layer.diff, lowers, id_maps, xattrs)
         if applied.exact and was_empty:

@@ -97,7 +97,7 @@ class Target:
         if zlib.crc32(tar) % 4 == 0:
             apply_layer(io.BytesIO(tar), folder)
         else:
-            apply_overlay(io.BytesIO(tar), folder, lowers)
+            apply_overlay(io.BytesIO(tar), folder, lambda: lowers)
 
     def try_one(self, data: bytes) -> None:
         from manuka.errors import ManukaError

@@ -95,7 +95,7 @@ def test_a_folder_swapped_for_a_link_while_a_tar_is_unpacked_leads_nowhere(
             if way == "merging":
                 apply_layer(stream, str(tree))
             else:
-                apply_overlay(stream, str(tree), [str(lower)])
+                apply_overlay(stream, str(tree), lambda: [str(lower)])
         swaps += swapping.swaps
     after = snapshot(outside), snapshot(lower), os.stat(outside)
     assert after[:2] == before[:2]

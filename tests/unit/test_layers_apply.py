@@ -42,7 +42,7 @@ def unpack(request, tmp_path):
         stream = tar if hasattr(tar, "readinto") else tar.stream()
         if request.param == "merging":
             return apply_layer(stream, str(tree), id_maps)
-        return apply_overlay(stream, str(tree), [], id_maps)
+        return apply_overlay(stream, str(tree), list, id_maps)
 
     return run
 
@@ -610,7 +610,7 @@ def test_a_full_disk_is_an_error_that_names_the_entry(tmp_path, limit):
     for number in range(8):
         tar.file(f"f{number}", os.urandom(20_000))
     with mounted(tmp_path / "disk", data=limit) as tree:
-        for run in (apply_layer, lambda stream, tree: apply_overlay(stream, tree, [])):
+        for run in (apply_layer, lambda stream, tree: apply_overlay(stream, tree, list)):
             with pytest.raises(ApplyError, match=r"'f\d': No space left on device") as caught:
                 run(tar.stream(), str(tree))
             assert caught.value.__cause__.errno == errno.ENOSPC
@@ -722,7 +722,7 @@ def test_the_size_is_that_of_what_is_there_whatever_a_tar_holds(place, entries):
         tree = tempfile.mkdtemp(dir=place)
         try:
             stream = tar_of(entries).stream()
-            applied = apply_layer(stream, tree) if merging else apply_overlay(stream, tree, [])
+            applied = apply_layer(stream, tree) if merging else apply_overlay(stream, tree, list)
         except ApplyError:
             continue
         if applied.exact:

@@ -122,7 +122,7 @@ def test_a_random_tree_is_unpacked_as_gnu_tar_unpacks_it(
         for tree in trees.values():
             tree.mkdir()
         if overlaying:
-            apply_overlay(io.BytesIO(tar), str(trees["manuka"]), [])
+            apply_overlay(io.BytesIO(tar), str(trees["manuka"]), list)
         else:
             apply_layer(io.BytesIO(tar), str(trees["manuka"]))
         assert snapshot(trees["manuka"]) == by_gnu_tar(tar, trees["gnu"])
