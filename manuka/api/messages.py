@@ -127,12 +127,7 @@ def _decode(body: bytes) -> _Object:
     if not body.strip():
         raise MessageError(EMPTY_BODY)
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_Object,
-            parse_constant=_refuse_constant,
-            parse_int=_whole_number,
-        )
+        value = _decoder.decode(body.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise MessageError(
             f"malformed JSON at line {error.lineno}, column {error.colno}: {error.msg}"
@@ -155,6 +150,11 @@ def _whole_number(digits: str) -> int:
     if len(digits) > 40:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_int=_whole_number
+)
 
 
 def _fields(value: _Object, names: Sequence[str]) -> Dict[str, Any]:
