@@ -1,26 +1,126 @@
-"""Get and Put while 32 peers are stuck and 3 layers are being applied: as root,
-``python benchmarks/stuck_peers.py [CALLS]``.  Prints the middle and the 99th percentile in ms."""
+"""Get and Put while 32 peers are stuck and 3 layers are being applied.
+
+    sudo .venv/bin/python benchmarks/stuck_peers.py [--plugin PROGRAM] [--calls N]
+
+Prints the middle, the 99th percentile and the greatest of N calls each, in ms.  PROGRAM is another
+plugin to compare with, such as that of ``benchmarks/goplugin``: it is given its socket's path.
+The layers are sent as fast as the plugin takes them, by a process each, so nothing but the plugin
+itself can make a call wait, and the machine's processors: four processes want them.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import itertools
+import multiprocessing
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import List
+from typing import Any, Iterator, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.hostile.plugin import Plugin, served
-from tests.hostile.test_peers import APPLY, Sending, large, layer, stuck_requests
-from tests.unit.mounts import mounted
+from tests.hostile.test_peers import APPLY, large, stuck_requests
+from tests.layertar import LayerTar
+from tests.unit.mounts import mounted, unmounted_after
+from tests.unit.wire import Wire, accepts, chunk, stream_head
+
+FILES, PIECE = 5000, 50
+
+
+@contextlib.contextmanager
+def other(program: str, folder: Path) -> Iterator[Plugin]:
+    """Another plugin, initialised as an engine would."""
+    socket, home = str(folder / "plugin.sock"), folder / "home"
+    with unmounted_after(folder), open(folder / "log", "wb") as log:
+        process = subprocess.Popen([program, socket], stderr=log)
+        try:
+            deadline = time.monotonic() + 60
+            while not accepts(socket):
+                assert process.poll() is None, "the plugin ended"
+                assert time.monotonic() < deadline, "the plugin does not listen"
+                time.sleep(0.05)
+            plugin = Plugin(process, socket, home)
+            init = {"Home": str(home), "Opts": [], "UIDMaps": None, "GIDMaps": None}
+            reply = plugin.call("Init", init)
+            assert reply.status == 200, reply.error
+            yield plugin
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def layer(plugin: Plugin, name: str, parent: str = "") -> str:
+    message = {"ID": name, "Parent": parent}
+    assert plugin.call("Create", message).status == 200
+    return name
+
+
+def send(socket: str, name: str, started: Any, over: Any) -> None:
+    """Send the layer `name`, whose files come again and again, until it is over."""
+    tars = []
+    for first in range(0, FILES, PIECE):
+        tar = LayerTar()
+        for number in range(first, first + PIECE):
+            tar.file(f"d/{number}", bytes(100))
+        tars.append(chunk(tar.bytes()[:-1024]))
+    with Wire(socket) as wire:
+        wire.sock.settimeout(120)
+        wire.send(stream_head(APPLY.format(name)))
+        for tar in itertools.cycle(tars):
+            wire.send(tar)
+            started.release()
+            if over.is_set():
+                break
+        wire.send(chunk(bytes(1024)) + b"0\r\n\r\n")
+        reply = wire.reply()
+        assert reply.status == 200, reply.error
+
+
+@contextlib.contextmanager
+def senders(plugin: Plugin, count: int) -> Iterator[None]:
+    """So many layers on their way, for the length of a ``with`` block."""
+    clean = multiprocessing.get_context("spawn")
+    over = clean.Event()
+    processes, sent = [], []
+    for number in range(count):
+        started = clean.Semaphore(0)
+        name = layer(plugin, f"sent-{number}")
+        process = clean.Process(target=send, args=(plugin.socket, name, started, over))
+        process.start()
+        processes.append(process)
+        sent.append(started)
+    for started in sent:
+        assert started.acquire(timeout=60), "a layer is not taken"
+    before = time.monotonic()
+    try:
+        yield
+    finally:
+        took = time.monotonic() - before
+        over.set()
+        for process in processes:
+            process.join(120)
+    assert [process.exitcode for process in processes] == [0] * count
+    pieces = sum(_drained(started) for started in sent)
+    print(f"{'':42} meanwhile {pieces * PIECE / took:,.0f} files a second were unpacked")
+
+
+def _drained(semaphore: Any) -> int:
+    count = 0
+    while semaphore.acquire(block=False):
+        count += 1
+    return count
 
 
 def calls(plugin: Plugin, count: int) -> List[float]:
     """Milliseconds of each Get and each Put of a layer upon another."""
     took = []
     with plugin.wire() as wire:
+        wire.sock.settimeout(120)
         for _ in range(count):
             for method in ("Get", "Put"):
                 began = time.perf_counter()
@@ -31,26 +131,37 @@ def calls(plugin: Plugin, count: int) -> List[float]:
 
 def show(what: str, took: List[float]) -> None:
     middle, late = took[len(took) // 2], took[len(took) * 99 // 100]
-    print(f"{what:42} p50 {middle:6.2f} ms   p99 {late:6.2f} ms", flush=True)
+    line = f"{what:42} p50 {middle:6.2f} ms   p99 {late:6.2f} ms   max {took[-1]:6.2f} ms"
+    print(line, flush=True)
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--calls", type=int, default=500, metavar="N")
+    asked.add_argument("--plugin", metavar="PROGRAM", help="another plugin, given its socket")
+    asked.add_argument("--peers", type=int, default=32)
+    asked.add_argument("--layers", type=int, default=3)
+    wanted = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder, mounted(Path(folder) / "disk") as disk:
-        with served(disk) as plugin, contextlib.ExitStack() as peers:
+        start = other(wanted.plugin, disk) if wanted.plugin else served(disk)
+        with start as plugin, contextlib.ExitStack() as peers:
             layer(plugin, "below")
             layer(plugin, "container", "below")
             layer(plugin, "large")
             with plugin.wire() as wire:
-                wire.stream(APPLY.format("large"), large())
-            show("nothing else", calls(plugin, count))
-            for number in range(32):
+                assert wire.stream(APPLY.format("large"), large()).status == 200
+            show("nothing else", calls(plugin, wanted.calls))
+            with senders(plugin, wanted.layers):
+                show(f"{wanted.layers} layers on their way", calls(plugin, wanted.calls))
+            for number in range(wanted.layers):
+                assert plugin.call("Remove", {"ID": f"sent-{number}"}).status == 200
+            for number in range(wanted.peers):
                 stuck = stuck_requests(layer(plugin, f"stuck-{number}"))
                 peers.enter_context(plugin.wire()).send(stuck[number % len(stuck)])
-            show("32 stuck peers", calls(plugin, count))
-            sending = Sending(plugin, 3)
-            show("32 stuck peers, 3 layers on their way", calls(plugin, count))
-            sending.end()
+            show(f"{wanted.peers} stuck peers", calls(plugin, wanted.calls))
+            with senders(plugin, wanted.layers):
+                title = f"{wanted.peers} stuck peers, {wanted.layers} layers on their way"
+                show(title, calls(plugin, wanted.calls))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import socket
 import subprocess
 import tarfile
 import time
@@ -15,6 +13,7 @@ import pytest
 
 from manuka.toolkit.sandbox import Sandbox
 
+from . import registry as registries
 from .conftest import MakeSandbox
 from .images import Image, Layer, SavedImage, as_listed, busybox, entries
 from .steps import assert_soon, box, inspect, layer_folders, load, run, run_sleeping, shell
@@ -205,40 +204,12 @@ def test_a_layer_that_cannot_be_unpacked_is_an_error_at_once_and_the_engine_live
 
 @pytest.fixture(scope="module")
 def registry(workshop: str) -> Iterator[str]:
-    """The address of a registry on this machine, which engines trust since it is local."""
-    program = shutil.which("docker-registry") or shutil.which("registry")
+    """The address of a registry."""
+    program = registries.find()
     if program is None:
         pytest.skip("no registry: apt-get install docker-registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = os.path.join(workshop, "registry")
-    os.mkdir(folder)
-    config = os.path.join(folder, "config.yml")
-    with open(config, "w") as file:
-        file.write(
-            f"version: 0.1\n"
-            f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-            f"http: {{addr: '127.0.0.1:{port}', secret: tests}}\nlog: {{level: error}}\n"
-        )
-    with open(os.path.join(folder, "log"), "w") as log:
-        server = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
-    try:
-        _wait_for_port(port)
-        yield f"localhost:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
-        shutil.rmtree(folder)
-
-
-def _wait_for_port(port: int) -> None:
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port}")
+    with registries.registry(program, os.path.join(workshop, "registry")) as address:
+        yield address
 
 
 def test_a_pushed_image_comes_back_the_same(
