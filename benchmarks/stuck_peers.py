@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -106,7 +106,7 @@ def senders(plugin: Plugin, count: int) -> Iterator[None]:
             process.join(120)
     assert [process.exitcode for process in processes] == [0] * count
     pieces = sum(_drained(started) for started in sent)
-    print(f"{'':42} meanwhile {pieces * PIECE / took:,.0f} files a second were unpacked")
+    print(f"  {pieces * PIECE / took:,.0f} files a second were unpacked meanwhile")
 
 
 def _drained(semaphore: Any) -> int:
@@ -116,23 +116,21 @@ def _drained(semaphore: Any) -> int:
     return count
 
 
-def calls(plugin: Plugin, count: int) -> List[float]:
-    """Milliseconds of each Get and each Put of a layer upon another."""
-    took = []
+def show(what: str, plugin: Plugin, count: int) -> None:
+    """Make so many calls, and print how long they took: those that mount, and one that does not."""
+    took: Dict[str, List[float]] = {"Get": [], "Put": [], "Exists": []}
     with plugin.wire() as wire:
         wire.sock.settimeout(120)
         for _ in range(count):
-            for method in ("Get", "Put"):
+            for method in took:
                 began = time.perf_counter()
                 assert wire.call(f"/GraphDriver.{method}", {"ID": "container"}).status == 200
-                took.append((time.perf_counter() - began) * 1000)
-    return sorted(took)
-
-
-def show(what: str, took: List[float]) -> None:
-    middle, late = took[len(took) // 2], took[len(took) * 99 // 100]
-    line = f"{what:42} p50 {middle:6.2f} ms   p99 {late:6.2f} ms   max {took[-1]:6.2f} ms"
-    print(line, flush=True)
+                took[method].append((time.perf_counter() - began) * 1000)
+    print(what, flush=True)
+    for title, times in (("Get and Put", took["Get"] + took["Put"]), ("Exists", took["Exists"])):
+        times.sort()
+        middle, late, last = times[len(times) // 2], times[len(times) * 99 // 100], times[-1]
+        print(f"  {title:12} p50 {middle:7.2f}   p99 {late:7.2f}   max {last:7.2f} ms", flush=True)
 
 
 def main() -> None:
@@ -150,18 +148,18 @@ def main() -> None:
             layer(plugin, "large")
             with plugin.wire() as wire:
                 assert wire.stream(APPLY.format("large"), large()).status == 200
-            show("nothing else", calls(plugin, wanted.calls))
+            show("nothing else", plugin, wanted.calls)
             with senders(plugin, wanted.layers):
-                show(f"{wanted.layers} layers on their way", calls(plugin, wanted.calls))
+                show(f"{wanted.layers} layers on their way", plugin, wanted.calls)
             for number in range(wanted.layers):
                 assert plugin.call("Remove", {"ID": f"sent-{number}"}).status == 200
             for number in range(wanted.peers):
                 stuck = stuck_requests(layer(plugin, f"stuck-{number}"))
                 peers.enter_context(plugin.wire()).send(stuck[number % len(stuck)])
-            show(f"{wanted.peers} stuck peers", calls(plugin, wanted.calls))
+            show(f"{wanted.peers} stuck peers", plugin, wanted.calls)
             with senders(plugin, wanted.layers):
                 title = f"{wanted.peers} stuck peers, {wanted.layers} layers on their way"
-                show(title, calls(plugin, wanted.calls))
+                show(title, plugin, wanted.calls)
 
 
 if __name__ == "__main__":
