@@ -6,7 +6,9 @@ plain entry costs one unpacking of its header and a few table lookups.  `tarfiel
 fields mean.
 
 Reads what Go's ``archive/tar`` reads, which the engine uses, and GNU's incremental archives
-besides.  It is stricter in one thing: a stream without its end mark was cut off, and never whole.
+besides.  Like Go it takes a stream that ends behind an entry's data for whole, without an end mark:
+some builders write none.  Whether the stream itself was cut off, only the stream can tell, and it
+has to raise; an extended header without its entry is refused.
 
 Easy to get wrong: `_fill` moves what the buffer holds.  A position taken before it is worthless
 after it.
@@ -85,6 +87,11 @@ class TarReader:
             at = self._at + self._left + self._padding
             if at + BLOCK > self._end:
                 at = self._skip_to_header()
+                if at < 0:
+                    if extension is not None:
+                        raise self._cut_off()
+                    self._finished = True
+                    return
             name, owner, size, mtime, check, kind, prefix = unpack(view, at)
             start = self._base + at
             self._at = at + BLOCK
@@ -315,15 +322,23 @@ class TarReader:
         return bytes(self._view[at : at + count])
 
     def _skip_to_header(self) -> int:
-        """Skip what is left of an entry; return where in the buffer the next header is."""
+        """Skip what is left of an entry; return where in the buffer the next header is, -1 where
+        the stream ends instead."""
         ahead = self._left + self._padding
         while ahead > self._end - self._at:
             ahead -= self._end - self._at
             self._at = self._end
-            self._fill(1)
+            if not self._receive(1):
+                # Go asks only for the data.  What is more than a block is no padding.
+                if ahead > self._padding % BLOCK:
+                    raise self._cut_off()
+                return -1
         self._at += ahead
         self._left = self._padding = 0
-        self._fill(BLOCK)
+        if not self._receive(BLOCK):
+            if self._at < self._end or not self._base + self._end:
+                raise self._cut_off()
+            return -1
         return self._at
 
     def _fill(self, count: int) -> None:

@@ -30,6 +30,7 @@ class Layer:
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
         self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
+        self._ends: int | None = None
 
     def folder(self, path: str | bytes, mode: int = 0o755, **more: object) -> Layer:
         return self._add(path, tarfile.DIRTYPE, mode, **more)
@@ -70,6 +71,11 @@ class Layer:
         self._tar.offset += len(entries)
         return self
 
+    def without_end(self, left_out: int = 0) -> Layer:
+        """The stream ends here, without an end mark, and without its last `left_out` bytes."""
+        self._ends = self._tar.offset - left_out
+        return self
+
     def _add(
         self,
         path: str | bytes,
@@ -102,7 +108,7 @@ class Layer:
         """The layer's stream; nothing can be added any more."""
         if not self._tar.closed:
             self._tar.close()
-        return self._buffer.getvalue()
+        return self._buffer.getvalue()[: self._ends]
 
     @property
     def diff_id(self) -> str:

@@ -278,6 +278,34 @@ def test_a_layer_with_much_padding_behind_its_end_keeps_its_digest(
     sandbox.docker("rmi", f"{name}:1")
 
 
+@pytest.mark.parametrize("padding_left_out", [0, 500])
+def test_a_layer_without_an_end_mark_is_whole_as_it_is_with_the_engines_own_driver(
+    sandbox: Sandbox, native: Sandbox, registry: str, name: str, padding_left_out: int
+) -> None:
+    """Some builders write none; the stream's end and the digest tell whether all has come."""
+    layer = Layer().file("srv/one", b"1\n").file("srv/last", b"twelve bytes")
+    image = Image(f"{registry}/{name}:1", busybox(), layer.without_end(padding_left_out))
+    for engine in (sandbox, native):
+        load(engine, image)
+        engine.docker("push", image.tag)
+        engine.docker("rmi", image.tag)
+        engine.docker("pull", image.tag)
+        assert run(engine, image.tag, "cat /srv/last /srv/one") == "twelve bytes1\n"
+        assert SavedImage(engine.docker("save", image.tag).stdout).layers[1] == layer.tar
+        engine.docker("rmi", image.tag)
+
+
+def test_a_layer_that_ends_within_a_file_is_refused_as_it_is_by_the_engines_own_driver(
+    sandbox: Sandbox, native: Sandbox, name: str
+) -> None:
+    layer = Layer().file("srv/one", b"1\n").file("srv/last", b"twelve bytes")
+    image = Image(f"{name}:1", busybox(), layer.without_end(501))
+    for engine in (sandbox, native):
+        refused = engine.docker("load", input=image.archive(), check=False)
+        assert refused.returncode != 0
+        assert engine.docker("image", "inspect", image.tag, check=False).returncode != 0
+
+
 def test_an_exported_container_is_its_whole_tree(make_sandbox: MakeSandbox) -> None:
     """In a sandbox of its own, for some engines never remove a container that was exported."""
     sandbox = make_sandbox()
