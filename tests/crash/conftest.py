@@ -16,6 +16,7 @@ from tests.engine.conftest import (  # noqa: F401
     _engines,
     engine,
     make_sandbox,
+    registry,
     workshop,
 )
 from tests.unit.mounts import mounted

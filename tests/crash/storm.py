@@ -1,31 +1,36 @@
 """Work on a real engine while something is killed again and again, and a count of what is whole.
 
-Workers load images, run containers, commit and remove, all at once, and take a refusal as it
-comes.  What the engine acknowledged is written down, and has to be whole whenever it is asked for.
+Workers load and pull images, run containers, commit and remove, all at once, and take a refusal as
+it comes.  What the engine acknowledged is written down, and has to be whole whenever it is asked
+for.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import random
 import threading
 import time
-from typing import Callable, Dict, Iterator, List, Set
+from typing import Any, Callable, Dict, Iterator, List, Set
 
 from manuka.toolkit.daemon import Daemon
 from manuka.toolkit.sandbox import Sandbox, SandboxError
 from tests.engine.images import Image, Layer, SavedImage, busybox
 from tests.engine.steps import inspect, layer_folders, layer_mounts
 
+PULLERS = 2
+
 
 class Storm:
     """One sandbox under load.  `calm` is the state in which it has to be whole."""
 
-    def __init__(self, sandbox: Sandbox, seed: int) -> None:
+    def __init__(self, sandbox: Sandbox, registry: str, seed: int) -> None:
         self.sandbox = sandbox
         self.random = random.Random(seed)
+        self.pullable = [self._push(f"{registry}/storm:{seed}-{n}") for n in range(PULLERS * 2)]
         self.loaded: Dict[str, Image] = {}
+        self.pulled: Dict[str, Image] = {}
         self.committed: Dict[str, str] = {}
         self.wrong: List[str] = []
         self.done: Dict[str, int] = {}
@@ -37,10 +42,9 @@ class Storm:
     def rage(self, daemon: Daemon, kills: int) -> None:
         """Kill `daemon` so often under load, then let the load end."""
         over = threading.Event()
-        workers = [
-            threading.Thread(target=self._work, args=(job, over))
-            for job in (self._load, self._load, self._commit, self._run)
-        ]
+        jobs: List[Callable[[], None]] = [self._load, self._load, self._commit, self._run]
+        jobs += [functools.partial(self._pull, self.pullable[n::PULLERS]) for n in range(PULLERS)]
+        workers = [threading.Thread(target=self._work, args=(job, over)) for job in jobs]
         for worker in workers:
             worker.start()
         try:
@@ -54,6 +58,20 @@ class Storm:
             for worker in workers:
                 worker.join(300)
         assert not any(worker.is_alive() for worker in workers), "a docker command hangs"
+
+    def _push(self, tag: str) -> Image:
+        """An image that the registry has, and the engine not any more."""
+        layers = [Layer().folder("srv/common").file("srv/common/file", bytes(100_000))]
+        for depth in range(3):
+            layer = Layer().whiteout("srv/common/file") if depth == 2 else Layer()
+            for number in range(20):
+                layer.file(f"srv/pulled/{depth}/{number}", os.urandom(3000))
+            layers.append(layer)
+        image = Image(tag, busybox(), *layers)
+        self.sandbox.docker("load", input=image.archive())
+        self.sandbox.docker("push", tag)
+        self.sandbox.docker("rmi", tag)
+        return image
 
     # --- work -------------------------------------------------------------------------------------
 
@@ -74,9 +92,16 @@ class Storm:
         image.add(Layer().whiteout("data/3").file("data/4", name.encode()))
         if self._docker("load", input=image.archive()):
             self.loaded[name] = image
-        with contextlib.suppress(IndexError):
-            if len(self.loaded) > 6:
-                self._forget(self.loaded, self.random.choice(list(self.loaded)))
+        if len(self.loaded) > 6:
+            self._forget(self.loaded, self.random.choice(list(self.loaded)))
+
+    def _pull(self, images: List[Image]) -> None:
+        """Nobody else pulls these `images`, but all have layers in common."""
+        image = self.random.choice(images)
+        if image.tag in self.pulled:
+            self._forget(self.pulled, image.tag)
+        elif self._docker("pull", "-q", image.tag):
+            self.pulled[image.tag] = image
 
     def _run(self) -> None:
         command = ("run", "--rm", "--network", "none", "box:1", "cat", "/etc/motd")
@@ -97,9 +122,9 @@ class Storm:
         if len(self.committed) > 4:
             self._forget(self.committed, self.random.choice(list(self.committed)))
 
-    def _forget(self, known: Dict[str, object], tag: str) -> None:
-        del known[tag]
-        self._docker("rmi", tag)
+    def _forget(self, known: Dict[str, Any], tag: str) -> None:
+        if known.pop(tag, None) is not None:
+            self._docker("rmi", tag)
 
     def _docker(self, *command: str, input: bytes | None = None) -> bool:
         done = self.sandbox.docker(*command, input=input, check=False).returncode == 0
@@ -125,7 +150,7 @@ class Storm:
     def assert_whole(self) -> None:
         """Every image that was acknowledged, and every other that the engine lists, is whole."""
         assert self.wrong == []
-        for tag, image in self.loaded.items():
+        for tag, image in (*self.loaded.items(), *self.pulled.items()):
             assert self._saved(tag) == image.diff_ids, tag
         for tag, token in self.committed.items():
             command = "cat /srv/token; test ! -e /srv/tree/a; cat /etc/motd"
@@ -147,6 +172,7 @@ class Storm:
             for line in self._lines("images", "-q", "-f", "dangling=true"):
                 self.sandbox.docker("rmi", "-f", line, check=False)
         self.loaded.clear()
+        self.pulled.clear()
         self.committed.clear()
 
     def left(self, folders: Set[str]) -> Dict[str, int]:

@@ -27,11 +27,15 @@ def kills(default: int) -> int:
 @pytest.mark.parametrize(("victim", "default"), [("plugin", 15), ("engine", 3)])
 @pytest.mark.timeout(4 * 3600 if "MANUKA_KILLS" in os.environ else 600)
 def test_under_random_kills_every_acknowledged_image_stays_whole(
-    make_sandbox: MakeSandbox, victim: str, default: int, capsys: pytest.CaptureFixture[str]
+    make_sandbox: MakeSandbox,
+    registry: str,
+    victim: str,
+    default: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     sandbox = make_sandbox()
     before = layer_folders(sandbox)
-    storm = Storm(sandbox, seed=int(time.time()))
+    storm = Storm(sandbox, registry, seed=int(time.time()))
     daemon = getattr(sandbox, victim)
     left = kills(default)
     done = 0

@@ -25,6 +25,7 @@ from manuka.linux.mountinfo import mounts
 from manuka.toolkit import engine as engines
 from manuka.toolkit.sandbox import Sandbox, SandboxError
 
+from . import registry as registries
 from .steps import box, load, run_sleeping
 
 DRIVER = os.environ.get("MANUKA_ENGINE_DRIVER", "manuka")
@@ -99,6 +100,16 @@ def native(engine: str, workshop: str) -> Iterator[Sandbox]:
     with Sandbox(engine, "overlay2", data_dir=workshop) as made:
         load(made, box())
         yield made
+
+
+@pytest.fixture(scope="session")
+def registry(workshop: str) -> Iterator[str]:
+    """The address of a registry."""
+    program = registries.find()
+    if program is None:
+        pytest.skip("no registry: apt-get install docker-registry")
+    with registries.registry(program, os.path.join(workshop, "registry")) as address:
+        yield address
 
 
 @pytest.fixture

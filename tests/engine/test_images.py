@@ -13,7 +13,6 @@ import pytest
 
 from manuka.toolkit.sandbox import Sandbox
 
-from . import registry as registries
 from .conftest import MakeSandbox
 from .images import Image, Layer, SavedImage, as_listed, busybox, entries
 from .steps import assert_soon, box, inspect, layer_folders, load, run, run_sleeping, shell
@@ -200,16 +199,6 @@ def test_a_layer_that_cannot_be_unpacked_is_an_error_at_once_and_the_engine_live
         assert b"File name too long" in said or b"file name too long" in said
         assert time.monotonic() - started < 12, "the engine's repetitions take 15 seconds"
     assert sandbox.engine.running
-
-
-@pytest.fixture(scope="module")
-def registry(workshop: str) -> Iterator[str]:
-    """The address of a registry."""
-    program = registries.find()
-    if program is None:
-        pytest.skip("no registry: apt-get install docker-registry")
-    with registries.registry(program, os.path.join(workshop, "registry")) as address:
-        yield address
 
 
 def test_a_pushed_image_comes_back_the_same(
