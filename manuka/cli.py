@@ -29,6 +29,7 @@ COMMANDS: Dict[str, str] = {
     "conform": "check a plugin over its socket",
     "trace": "show what an engine and a plugin say to each other",
     "doctor": "tell why an engine won't come up on a plugin",
+    "bench": "measure manuka against the engine's own overlay2",
 }
 
 _EXAMPLES = """\

@@ -162,7 +162,7 @@ class Engine(Daemon):
 
         Raises OSError when it does not answer, SandboxError with its message on a refusal.
         """
-        connection = _Connection(self._namespace.inside(self.socket), timeout)
+        connection = UnixConnection(self._namespace.inside(self.socket), timeout)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
@@ -185,7 +185,7 @@ class Engine(Daemon):
         return os.path.join(self._namespace.data, name)
 
 
-class _Connection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a UNIX socket."""
 
     def __init__(self, path: str, timeout: float) -> None:

@@ -26,6 +26,8 @@ class Plugin(Daemon):
     run_dir: where it records what must outlive it.
     socket: where it listens; None: where the engine looks for it.
     arguments: further ones for ``manuka serve``.
+    program: another plugin instead of ``manuka serve``: the words that start it, to which the
+        socket's path is added.  `driver` is then its name for the engine.
     """
 
     name = "the plugin"
@@ -38,6 +40,7 @@ class Plugin(Daemon):
         run_dir: str,
         arguments: Sequence[str] = (),
         socket: str | None = None,
+        program: Sequence[str] | None = None,
     ) -> None:
         super().__init__(namespace)
         self.log = log
@@ -50,8 +53,15 @@ class Plugin(Daemon):
         if driver != DEFAULT_NAME:
             self._arguments += ["--driver", driver]
         self._arguments += arguments
+        self._program = program
 
     def command(self) -> list[str]:
+        if self._program is not None:
+            # Any program can listen in a folder that is there; `manuka serve` makes its own.
+            os.makedirs(
+                os.path.dirname(self._namespace.inside(self.socket)), mode=0o755, exist_ok=True
+            )
+            return [*self._program, self.socket]
         return [sys.executable, "-m", "manuka", "serve", *self._arguments]
 
     def environment(self) -> dict[str, str]:

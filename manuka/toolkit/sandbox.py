@@ -54,6 +54,8 @@ class Sandbox:
     keep: leave the sandbox's folder, with data and logs, at the end.
     settings: further keys of the engine's daemon.json.
     plugin_args: further arguments of ``manuka serve``.
+    plugin_program: another plugin instead of ``manuka serve``: the words that start it, to which
+        its socket's path is added.  `driver` is then any name.
     files: the host's files that the sandbox sees with another content: ``{path: content}``.
     between: makes something that stands between engine and plugin, such as a
         `manuka.toolkit.trace.proxy.Proxy`: called with the path where it has to listen, and that
@@ -71,6 +73,7 @@ class Sandbox:
         plugin_args: Sequence[str] = (),
         files: Mapping[str, str] | None = None,
         between: Callable[[str, str], Closable] | None = None,
+        plugin_program: Sequence[str] | None = None,
     ) -> None:
         if os.geteuid() != 0:
             raise SandboxError("a sandbox mounts file systems: run it as root (sudo)")
@@ -83,6 +86,7 @@ class Sandbox:
         self._settings = settings
         self._plugin_args = plugin_args
         self._files = dict(files or {})
+        self._plugin_program = plugin_program
         self._make_between = between
         self._between: Closable | None = None
 
@@ -222,7 +226,13 @@ class Sandbox:
             run_dir = os.path.join(self.data, "run")
             aside = os.path.join(self.data, "plugin.sock") if self._make_between else None
             self.plugin = Plugin(
-                self.namespace, log("plugin"), self.driver, run_dir, self._plugin_args, aside
+                self.namespace,
+                log("plugin"),
+                self.driver,
+                run_dir,
+                self._plugin_args,
+                aside,
+                self._plugin_program,
             )
             self.driver = self.plugin.driver_name
         self.engine = Engine(
