@@ -71,7 +71,14 @@ ready() {
     ready_environment .venv requirements/test.txt requirements/lint.txt
 }
 
+# Installs what is missing of Docker's engine, its client, and PROGRAM=PACKAGE...
+provide_docker() {
+    provide dockerd=docker.io "$@"
+    # Up to Debian 12, docker.io contains it, and there is no such package.
+    provide docker=docker-cli
+}
+
 ready_engine() {
-    ready dockerd=docker.io busybox=busybox-static "$@"
-    provide docker=docker-cli # which Debian's docker.io contains up to release 12
+    provide_docker busybox=busybox-static "$@"
+    ready
 }

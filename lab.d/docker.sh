@@ -27,7 +27,7 @@ find_docker() {
 ready_docker() {
     find_docker && return
     [ -z "${DOCKER_HOST:-}" ] || fail "No Docker engine answers at DOCKER_HOST, which is $DOCKER_HOST."
-    provide dockerd=docker.io docker=docker-cli slirp4netns=slirp4netns
+    provide_docker slirp4netns=slirp4netns
     # Where systemd runs, the package has just started one.
     find_docker && return
     say "Starting a Docker engine of the lab's own; ./lab down removes it"
