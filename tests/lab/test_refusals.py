@@ -122,6 +122,11 @@ CASES = {
         r"/srv/docker\.json is no JSON: .*line 1 column 2",
         {"/etc/docker/daemon.json": "-> /srv/docker.json", "/srv/docker.json": "{"},
     ),
+    "apt without a network": case(
+        "Debian 12",
+        r"apt cannot fetch its lists or packages: .* Its sources are in /etc/apt/sources\.list ",
+        {"/etc/apt/sources.list": "deb http://127.0.0.1:1/debian bookworm main\n"},
+    ),
     "images of an engine that does not answer": case(
         "Debian 12",
         r"driver overlay2 to manuka would put out of sight the images shop:1 and the containers "
