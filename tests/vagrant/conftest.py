@@ -7,6 +7,7 @@ once, and needs minutes; tests that change it say so, and come in the order of t
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,17 @@ REPOSITORY = HERE.parents[1]
 
 # Of the caller's, these would lead Vagrant, Ansible or libvirt elsewhere.
 FOREIGN = re.compile(r"(ANSIBLE|DOCKER|LIBVIRT|MACHINES?|MANUKA|VAGRANT|VIRSH)(_|$)")
+
+# For a machine that is slow and thrown away. Vagrant reads it before the repository's Vagrantfile.
+PATIENCE = """
+Vagrant.configure("2") do |config|
+  config.vm.boot_timeout = 1800
+  config.vm.provider(:libvirt) { |libvirt| libvirt.disk_driver cache: "unsafe" }
+end
+"""
+
+# A shell starts what it puts in the background deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Far above what any command needs, here or on a slow machine; ends what hangs.
 LIMIT = 3600
@@ -51,6 +63,8 @@ def packages():
 def vagrant_environment(packages, tmp_path_factory):
     """Environment of a Vagrant that has boxes, plugins and caches of its own."""
     home = tmp_path_factory.mktemp("home")
+    (home / "vagrant").mkdir()
+    (home / "vagrant/Vagrantfile").write_text(PATIENCE)
     return {
         **clean_environment(),
         "VAGRANT_HOME": str(home / "vagrant"),
