@@ -69,8 +69,8 @@ guest() {
 
 # The roles, and machines that they have made.
 lab() {
-    result=0
-    roles || result=1
+    lab_result=0
+    roles || lab_result=1
     own_before=$(lab.d/engine host)
     own_before=${own_before#unix://}
     [ -S "$own_before" ] || own_before=
@@ -81,14 +81,14 @@ lab() {
             trap 'exit 130' INT # without these, dash ends and leaves the trap above alone
             trap 'exit 143' TERM
         fi
-        machines || result=1
+        machines || lab_result=1
     elif [ -n "${CI:-}" ]; then
         say "No Docker engine for machines: in CI their tests have to run."
-        result=1
+        lab_result=1
     else
         say "No Docker engine for machines: their tests are left out."
     fi
-    return $result
+    return $lab_result
 }
 
 # What can be told of the roles without a machine.
@@ -106,51 +106,65 @@ roles() {
     return $result
 }
 
+# Runs COMMAND with its output in .lab/NAME.log, at the same time as what comes next; `finish` waits.
+begin() {
+    name=$1
+    shift
+    {
+        started=$(date +%s)
+        status=0
+        "$@" || status=$?
+        echo "$(($(date +%s) - started)) s"
+        exit $status
+    } >".lab/$name.log" 2>&1 &
+    begun="$begun $name=$!"
+}
+
+# Waits for all that was begun, and shows how it went: the tests' last lines, or all of a log.
+finish() {
+    unfinished=
+    for one in $begun; do
+        name=${one%%=*}
+        if wait "${one#*=}"; then
+            grep -E '=+ .* (passed|failed|error).* in ' ".lab/$name.log" || :
+            say "$name passed in $(tail -n 1 ".lab/$name.log")"
+        else
+            cat ".lab/$name.log"
+            say "$name failed."
+            unfinished="$unfinished $name"
+        fi
+    done
+    begun=
+    [ -z "$unfinished" ]
+}
+
+tests_of_machines() {
+    as_root env DOCKER_HOST="$DOCKER_HOST" CI="${CI:-}" PATH="$PWD/.venv-lab/bin:$PATH" \
+        .venv-lab/bin/python -m pytest "$@"
+}
+
 # Molecule's scenarios and the tests that make machines of their own, some at a time.
 machines() {
-    result=0
+    provide gpg=gnupg busybox=busybox-static
+    [ -e /usr/lib/python3/dist-packages/apt/__init__.py ] || provide "=python3-apt"
+    as_root tests/vagrant/packages
+    begun=
     say "Images of machines"
     for release in bullseye bookworm trixie; do
-        machine_image $release >".lab/$release.log" 2>&1 &
-        echo "$release $!"
-    done >.lab/images
-    while read -r release process; do
-        wait "$process" || {
-            cat ".lab/$release.log"
-            result=1
-        }
-    done <.lab/images
-    [ $result = 0 ] || return 1
-
-    say "Molecule's scenarios default, pair and upgrade at the same time; their output is in .lab/*.log"
-    for scenario in default pair upgrade; do
-        started=$(date +%s)
-        (
-            status=0
-            molecule $scenario test || status=$?
-            echo "$(($(date +%s) - started)) s"
-            exit $status
-        ) >".lab/$scenario.log" 2>&1 &
-        echo "$scenario $!"
-    done >.lab/scenarios
-    while read -r scenario process; do
-        if wait "$process"; then
-            grep -E '=+ .* (passed|failed|error).* in ' ".lab/$scenario.log" || :
-            say "Molecule's scenario $scenario passed in $(tail -n 1 ".lab/$scenario.log")"
-        else
-            cat ".lab/$scenario.log"
-            say "Molecule's scenario $scenario failed."
-            result=1
-        fi
-    done <.lab/scenarios
-    for folder in tests/lab tests/vagrant; do
-        [ -d $folder ] || continue
-        [ ! -x $folder/packages ] || as_root $folder/packages
-        say "Tests of $folder"
-        as_root env DOCKER_HOST="$DOCKER_HOST" CI="${CI:-}" PATH="$PWD/.venv-lab/bin:$PATH" \
-            .venv-lab/bin/python -m pytest $folder || result=1
+        begin "image-$release" machine_image $release
     done
-    return $result
+    finish || return 1
+
+    say "Molecule's scenarios default, pair and upgrade, and a machine of Vagrant's, at the same time;"
+    say "their output is in .lab/*.log"
+    for scenario in default pair upgrade; do
+        begin "molecule-$scenario" molecule $scenario test
+    done
+    begin vagrant tests_of_machines tests/vagrant
+    failed=
+    finish || failed=yes
+    tests_of_machines tests/lab || failed=yes
+    [ -z "$failed" ]
 }
 
 # Runs each part to its end, also when one before it failed.
