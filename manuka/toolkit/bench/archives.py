@@ -82,7 +82,7 @@ def many_files(folders: int = MANY_FOLDERS, seed: int = 1) -> Stream:
                     link.linkname = "file01.txt"
                     tar.addfile(link)
                     continue
-                content = text.of(int(text.random.expovariate(1 / 6600)))
+                content = text.of(int(text.random.expovariate(1 / 6050)))
                 tar.addfile(_entry(path, size=len(content)), io.BytesIO(content))
     return Stream(((output.getvalue(), 1),))
 
@@ -94,6 +94,19 @@ def one_file(size: int = GB, seed: int = 2) -> Stream:
     header.size = count * _BLOCK
     head = header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
     return Stream(((head, 1), (_Text(seed).block, count), (bytes(1024), 1)))
+
+
+def tiny_files(count: int, seed: int) -> Stream:
+    """So many files of next to nothing, 100 in a folder."""
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(count):
+            if number % 100 == 0:
+                folder = f"srv/t{seed}/{number // 100:04}"
+                tar.addfile(_entry(folder, tarfile.DIRTYPE, 0o755))
+            content = b"%09d\n" % number
+            tar.addfile(_entry(f"{folder}/{number % 100:02}", size=10), io.BytesIO(content))
+    return Stream(((output.getvalue(), 1),))
 
 
 def few_files(seed: int) -> Stream:

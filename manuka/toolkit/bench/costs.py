@@ -60,7 +60,7 @@ def start_of_python() -> float:
 
 def _quiet(words: List[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        words,
+        ["setpriv", "--pdeathsig", "KILL", *words],  # which ends it with this process
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -24,6 +24,11 @@ def facts(engine_version: str) -> Dict[str, str]:
     }
 
 
+def is_busy() -> bool:
+    """Whether something else has kept more than a quarter of the CPUs busy in the last minute."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1) / 4
+
+
 def load() -> str:
     """How busy the machine is with other things."""
     return "{:.1f}, {:.1f}, {:.1f} in 1, 5 and 15 minutes".format(*os.getloadavg())

@@ -16,7 +16,16 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 from manuka.errors import ManukaError
 from manuka.toolkit import busybox
 from manuka.toolkit import engine as engines
-from manuka.toolkit.bench import archives, costs, machine, processes, registry, scenarios, wire
+from manuka.toolkit.bench import (
+    archives,
+    costs,
+    growth,
+    machine,
+    processes,
+    registry,
+    scenarios,
+    wire,
+)
 from manuka.toolkit.bench.contender import Choice, Contender
 from manuka.toolkit.bench.disk import MB, BenchError, Disk, Disks
 from manuka.toolkit.bench.native import Unpacker
@@ -67,11 +76,18 @@ def run_bench(options: Options, say: Say) -> Results:
     results = Results()
     results.facts = machine.facts(program.version_text)
     results.facts["load before"] = machine.load()
+    if options.quick:
+        results.notes.append("This was a quick run: sizes are smaller than told, once each.")
+    if machine.is_busy():
+        results.notes.append(
+            "The machine was busy with other things when this began: its figures are not to be "
+            "relied on."
+        )
     with _ended_by_signals(), Disks(_memory(options), visible) as disks:
         try:
             _Run(options, say, results, disks, program).everything()
         except KeyboardInterrupt:
-            results.failures.append("it was interrupted: what follows is not all")
+            results.failures.append("interrupted: these are not all figures")
     return results
 
 
@@ -103,18 +119,19 @@ class _Run:
             self._on_the_wire()
         with self._told("the start"):
             self._starts()
+        if self.options.growth:
+            with self._told("growth on engines"), contextlib.ExitStack() as stack:
+                growth.on_engines(self._contenders(stack), self.results, self._sizes, self.say)
+            for disk in self.disks.values():
+                disk.trim()
+            with self._told("growth on the wire"), contextlib.ExitStack() as stack:
+                growth.on_the_wire(self._plugins(stack), self.results, self._sizes, self.say)
 
     # --- on engines ------------------------------------------------------------------------------
 
     def _on_engines(self, chosen: Sequence[Scenario]) -> None:
         with contextlib.ExitStack() as stack:
-            contenders: List[Contender] = []
-            for name, disk in self.disks.items():
-                self.say(f"starting the engine on {name}")
-                contender = Contender(name, disk, self.options.choice)
-                contenders.append(stack.enter_context(contender))
-                box = archives.image(scenarios.BOX, [archives.box()])
-                contender.docker.load(box, box.size)
+            contenders = self._contenders(stack)
             watches = {
                 contender.name: stack.enter_context(processes.Watch(contender.plugin_pid))
                 for contender in contenders
@@ -128,6 +145,26 @@ class _Run:
                 self.results.add("memory-engine", name, 0, watch.peak / 1e6)
                 self.results.add("cpu-engine", name, 0, watch.cpu)
             self.say("stopping the engines")
+
+    def _contenders(self, stack: contextlib.ExitStack) -> List[Contender]:
+        """An engine on each driver, with busybox; they end with `stack`."""
+        contenders: List[Contender] = []
+        box = archives.image(scenarios.BOX, [archives.box()])
+        for name, disk in self.disks.items():
+            self.say(f"starting the engine on {name}")
+            contender = Contender(name, disk, self.options.choice)
+            contenders.append(stack.enter_context(contender))
+            contender.docker.load(box, box.size)
+        return contenders
+
+    def _plugins(self, stack: contextlib.ExitStack) -> List[WirePlugin]:
+        """The plugins without engines, with a few layers; they end with `stack`."""
+        plugins: List[WirePlugin] = []
+        for name in self.options.choice.plugins:
+            plugin = WirePlugin(name, self.disks[name], self.options.choice)
+            plugins.append(stack.enter_context(plugin))
+            wire.furnish(plugin)
+        return plugins
 
     def _scenario(self, scenario: Scenario, contenders: Sequence[Contender]) -> None:
         rounds = self.options.rounds or scenario.rounds
@@ -158,11 +195,7 @@ class _Run:
             return
         unpacker = self._unpacker()
         with contextlib.ExitStack() as stack:
-            plugins: List[WirePlugin] = []
-            for name in options.choice.plugins:
-                plugin = WirePlugin(name, self.disks[name], options.choice)
-                plugins.append(stack.enter_context(plugin))
-                wire.furnish(plugin)
+            plugins = self._plugins(stack)
             for part in wanted:
                 with self._told(part.title):
                     self._wire_part(part, plugins, unpacker, effort)
@@ -221,6 +254,10 @@ class _Run:
                 taken = costs.start_of_service(name, self.options.choice)
                 self.results.add("start", name, number, taken)
             self.results.add("start-python", "manuka", number, costs.start_of_python())
+
+    @property
+    def _sizes(self) -> growth.Sizes:
+        return growth.SMALL if self.options.quick else growth.FULL
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:

@@ -251,9 +251,9 @@ class Pull(Scenario):
         self._pushed = False
 
     def make(self) -> None:
+        self._registry.start()
         layers = [archives.marked_box(13), archives.many_files(seed=13)]
         self._archive: Optional[Stream] = archives.image(self._image + ":1", layers)
-        self._registry.start()
 
     @property
     def _image(self) -> str:

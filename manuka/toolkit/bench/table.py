@@ -24,7 +24,8 @@ def show(console: Console, results: Results) -> None:
         if rows:
             console.print(_table(part, rows, results))
     for series in results.series:
-        table = Table(title=series.title, title_justify="left", box=None, pad_edge=False)
+        console.print(series.title, style="italic", markup=False)
+        table = Table(box=None, pad_edge=False)
         table.add_column(series.axis, justify="right")
         names = [name for name in TITLES if name in series.points]
         for name in names:

@@ -19,7 +19,7 @@ from typing import Callable, Iterator, NamedTuple, Sequence, Tuple
 from manuka.api import calls
 from manuka.toolkit.bench import archives
 from manuka.toolkit.bench.archives import Stream
-from manuka.toolkit.bench.disk import Disk
+from manuka.toolkit.bench.disk import BenchError, Disk
 from manuka.toolkit.bench.native import Unpacker
 from manuka.toolkit.bench.processes import Watch
 from manuka.toolkit.bench.turns import Stopwatch
@@ -99,7 +99,7 @@ def native_turn(unpacker: Unpacker, disk: Disk, watch: Stopwatch, effort: Effort
 
 def busy_turn(plugin: WirePlugin, watch: Stopwatch, effort: Effort) -> None:
     """Get and Put while a layer of many files is being unpacked."""
-    with _sending(plugin), plugin.connect() as wire:
+    with _sending(plugin, effort.many), plugin.connect() as wire:
         end = time.monotonic() + effort.busy_seconds
         while time.monotonic() < end:
             _note_get_put(wire, watch, "get-put-busy")
@@ -190,22 +190,28 @@ def _rate(
 
 
 @contextlib.contextmanager
-def _sending(plugin: WirePlugin) -> Iterator[None]:
+def _sending(plugin: WirePlugin, layer: Stream) -> Iterator[None]:
     """Another process sends layers to the plugin."""
     command: Sequence[str] = (
-        *(sys.executable, "-m", "manuka.toolkit.bench.sender", plugin.socket, UPPER),
+        *(sys.executable, "-m", "manuka.toolkit.bench.sender", plugin.socket),
+        *(UPPER, str(layer.size)),
     )
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env=with_this_package(os.environ),
         start_new_session=True,
     )
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        child.stdout.readline()
+        for piece in layer:
+            child.stdin.write(piece)
+        child.stdin.flush()
+        if not child.stdout.readline():
+            raise BenchError("the layers to keep the plugin busy could not be sent")
         time.sleep(0.1)
         yield
     finally:

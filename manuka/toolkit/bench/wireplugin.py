@@ -60,11 +60,11 @@ class WirePlugin:
         with self.connect() as wire:
             wire.call(calls.INIT, Home=self.home, Opts=None, UIDMaps=None, GIDMaps=None)
 
-    def restart(self) -> None:
+    def stop(self) -> None:
+        """Stop it; its layers stay for another `start`."""
         self._plugin.stop()
         if os.path.exists(self.socket):  # a plain program leaves it
             os.unlink(self.socket)
-        self.start()
 
     def close(self) -> None:
         self._plugin.stop(timeout=10)
