@@ -7,13 +7,12 @@ wrong: text in an SVG is not laid out; what is long has to be given room.
 
 from __future__ import annotations
 
-from typing import List
 from xml.sax.saxutils import escape
 
 from manuka.toolkit.bench.results import Results
 from manuka.toolkit.bench.rows import GO, MANUKA, NATIVE
 
-_LABELS, _PLOT, _ROW, _BAR, _TOP = 300, 400, 34, 11, 62
+_LABELS, _PLOT, _ROW, _BAR, _TOP = 330, 400, 34, 11, 62
 _MOST = 1.6
 
 _STYLE = """\
@@ -49,7 +48,12 @@ def svg(results: Results) -> str:
         for place, name in enumerate((MANUKA, GO)):
             ratio = results.ratio(row, name)
             if ratio is not None:
-                parts += _bar(name, ratio, top + 2 + place * (_BAR + 1), thin, name == MANUKA)
+                parts.append(_bar(name, ratio, top + 2 + place * (_BAR + 1), thin))
+                if name == MANUKA:
+                    parts.append(
+                        f'<text class="text" x="{width - 16}" y="{top + 17}" text-anchor="end">'
+                        f"{ratio:.2f}</text>"
+                    )
         if row.ratio_bar is not None:
             x = _x(row.ratio_bar)
             parts.append(
@@ -65,17 +69,11 @@ def svg(results: Results) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _bar(name: str, ratio: float, y: float, thick: int, told: bool) -> List[str]:
-    end = _x(min(ratio, _MOST))
-    parts = [
-        f'<rect class="{name}" x="{_LABELS}" y="{y}" width="{max(end - _LABELS, 1):.1f}" '
-        f'height="{thick}" rx="2"/>'
-    ]
-    if told:
-        parts.append(
-            f'<text class="small" x="{end + 6:.1f}" y="{y + thick - 1}">{ratio:.2f}</text>'
-        )
-    return parts
+def _bar(name: str, ratio: float, y: float, thick: int) -> str:
+    long = max(_x(min(ratio, _MOST)) - _LABELS, 1)
+    return (
+        f'<rect class="{name}" x="{_LABELS}" y="{y}" width="{long:.1f}" height="{thick}" rx="2"/>'
+    )
 
 
 def _x(ratio: float) -> float:

@@ -13,7 +13,7 @@ from manuka.toolkit.bench.disk import BenchError
 from manuka.toolkit.bench.results import Results
 from manuka.toolkit.bench.rows import NATIVE, PARTS
 
-_MARKS = ("<!-- manuka bench: from here -->", "<!-- manuka bench: to here -->")
+MARKS = ("<!-- manuka bench: from here -->", "<!-- manuka bench: to here -->")
 
 
 def report(results: Results) -> str:
@@ -69,12 +69,12 @@ def write(path: str, results: Results) -> None:
             before = file.read()
     except FileNotFoundError:
         before = ""
-    if any(mark in before for mark in _MARKS):
-        pattern = "{}.*{}".format(*map(re.escape, _MARKS))
-        whole = f"{_MARKS[0]}\n{text}{_MARKS[1]}"
+    if any(mark in before for mark in MARKS):
+        pattern = "{}.*{}".format(*map(re.escape, MARKS))
+        whole = f"{MARKS[0]}\n{text}{MARKS[1]}"
         text, count = re.subn(pattern, lambda _: whole, before, count=1, flags=re.DOTALL)
         if count == 0:
-            raise BenchError(f"{path} has only one of the marks {' and '.join(_MARKS)}")
+            raise BenchError(f"{path} has only one of the marks {' and '.join(MARKS)}")
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 

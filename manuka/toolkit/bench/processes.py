@@ -2,7 +2,7 @@
 
 A plugin may unpack in children (the one in Go runs copies of itself), so they count.  The memory
 is that which is resident, at its highest since `Watch` began: the process's own peak is kept by
-the kernel (VmHWM of proc(5)), that of children is looked at ten times a second.  Easy to get
+the kernel (VmHWM of proc(5)), that of children is looked at now and then.  Easy to get
 wrong: the CPU time of children that have ended and were waited for is the parent's ``cutime``.
 """
 
@@ -16,7 +16,6 @@ import types
 from typing import Dict, List, Optional, Type
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_PAUSE = 0.1
 
 
 def family(pid: int) -> List[int]:
@@ -70,13 +69,15 @@ class Watch:
     """Memory and CPU of a plugin during a ``with`` block.
 
     peak: bytes; cpu: seconds; both when the block has ended.
+    pause: seconds between two looks at the children.
     """
 
     peak = 0
     cpu = 0.0
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, pause: float = 0.1) -> None:
         self._pid = pid
+        self._pause = pause
         self._children_peak = 0
         self._end = threading.Event()
 
@@ -102,7 +103,7 @@ class Watch:
         self.cpu = cpu_seconds(self._pid) - self._cpu_before
 
     def _look(self) -> None:
-        while not self._end.wait(_PAUSE):
+        while not self._end.wait(self._pause):
             self._look_once()
 
     def _look_once(self) -> None:

@@ -133,7 +133,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             contenders = self._contenders(stack)
             watches = {
-                contender.name: stack.enter_context(processes.Watch(contender.plugin_pid))
+                contender.name: stack.enter_context(processes.Watch(contender.plugin_pid, 1.0))
                 for contender in contenders
                 if contender.plugin_pid is not None
             }

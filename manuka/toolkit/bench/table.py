@@ -83,7 +83,8 @@ def figure(results: Results, row: Row, name: str) -> str:
 
 
 def ratio(results: Results, row: Row, name: str) -> str:
-    value = results.ratio(row, name)
+    """To native; none for throughput, which says the same the other way round."""
+    value = None if row.more_is_better else results.ratio(row, name)
     return "" if value is None else f"{value:.2f}"
 
 
