@@ -226,7 +226,7 @@ class _Run:
         take_turns(takers, rounds, part.warm_up and not self.options.quick, turn)
 
     def _unpacker(self) -> Optional[Unpacker]:
-        if not self.options.wants("apply-many", "apply-many-rate"):
+        if not self.options.wants(*wire.MANY_ROWS):
             return None
         unpacker = Unpacker(self._program.path)
         if unpacker.works(self.disks[NATIVE].folder):
@@ -287,7 +287,7 @@ def _memory(options: Options) -> int:
     needs += [
         need
         for rows, need in (
-            (wire.SMALL_ROWS + wire.BUSY_ROWS, _WIRE_MEMORY),
+            (wire.MANY_ROWS + wire.BUSY_ROWS, _WIRE_MEMORY),
             (wire.BIG_ROWS, _BIG_MEMORY),
             (wire.HUGE_ROWS, _HUGE_MEMORY),
         )

@@ -30,10 +30,8 @@ from manuka.toolkit.namespace import with_this_package
 #: The layers that `furnish` makes: an image of two, and a container.
 BASE, UPPER, CONTAINER = "base", "upper", "container"
 
-SMALL_ROWS = (
-    "get-put", "get-put-p99", "exists", "create-remove",
-    "apply-many", "apply-many-rate", "diff-many", "diff-many-rate",
-)  # fmt: skip
+CALL_ROWS = ("get-put", "get-put-p99", "exists", "create-remove")
+MANY_ROWS = ("apply-many", "apply-many-rate", "diff-many", "diff-many-rate")
 BUSY_ROWS = ("get-put-busy", "get-put-busy-p99")
 BIG_ROWS = (
     "apply-big-rate", "diff-big-rate", "memory-1", "memory-diff-1", "cpu-1", "cpu-diff-1",
@@ -63,8 +61,8 @@ def furnish(plugin: WirePlugin) -> None:
         wire.create_read_write(CONTAINER, UPPER)
 
 
-def small_turn(plugin: WirePlugin, watch: Stopwatch, effort: Effort) -> None:
-    """The short calls, and a layer of many files there and back."""
+def call_turn(plugin: WirePlugin, watch: Stopwatch, effort: Effort) -> None:
+    """The short calls."""
     plugin.disk.settle()
     with plugin.connect() as wire:
         for _ in range(20):
@@ -78,6 +76,11 @@ def small_turn(plugin: WirePlugin, watch: Stopwatch, effort: Effort) -> None:
             with watch.measure("create-remove", settle=False):
                 wire.create("short", UPPER)
                 wire.remove("short")
+
+
+def many_turn(plugin: WirePlugin, watch: Stopwatch, effort: Effort) -> None:
+    """A layer of many files, there and back."""
+    with plugin.connect() as wire:
         wire.create("many", UPPER)
         with _rate(watch, "apply-many", "apply-many-rate", effort.entries, plugin.disk):
             wire.apply("many", UPPER, effort.many)
@@ -156,7 +159,8 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("calls", SMALL_ROWS, 6, True, small_turn),
+    Part("calls", CALL_ROWS, 6, True, call_turn),
+    Part("many files on the wire", MANY_ROWS, 6, True, many_turn),
     Part("calls while a layer is applied", BUSY_ROWS, 4, False, busy_turn),
     Part("a layer of 1 GB", BIG_ROWS, 3, True, big_turn),
     Part("a layer of 4 GB", HUGE_ROWS, 1, False, huge_turn),
