@@ -46,7 +46,8 @@ environment() {
     "$python" -m venv "$folder"
     for lock; do
         say "Installing $lock into $folder"
-        "$folder/bin/pip" install --quiet --require-hashes -r "$lock"
+        "$folder/bin/pip" install --quiet --require-hashes -r "$lock" ||
+            fail "pip does not get what $lock names; see above. Is there a way to its package index?"
     done
     [ "$folder" = .venv-lab ] || "$folder/bin/pip" install --quiet --no-deps --no-build-isolation -e .
     echo "$made_from" >"$folder/made-from"

@@ -55,7 +55,8 @@ up_container() {
 up_vm() {
     [ -f Vagrantfile ] || fail "There is no Vagrantfile here."
     command -v vagrant >/dev/null ||
-        fail "Install Vagrant with VirtualBox or libvirt: apt-get install vagrant vagrant-libvirt"
+        fail "Install Vagrant with VirtualBox or libvirt, for example
+apt-get install vagrant vagrant-libvirt libvirt-daemon-system, and come again."
     ready_lab
     vagrant up
     say "A container on the machine:"
