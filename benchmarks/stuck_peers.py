@@ -6,11 +6,11 @@ Prints the middle, the 99th percentile and the greatest of N calls each, in ms. 
 plugin to compare with, such as that of ``benchmarks/goplugin``: it is given its socket's path.
 The layers are sent as fast as the plugin takes them, by a process each.
 
-How to read it: ``Exists`` mounts nothing, so it is the plugin's own share.  What ``Get`` and ``Put``
-need beyond it is the kernel's: every unmount waits twice for all processors to have passed through
-the scheduler (``synchronize_rcu_expedited``), which takes long where few processors are busy all
-the time, whoever asks.  Four processes want them here, so compare with another plugin in the same
-minute.
+How to read it: ``Exists`` mounts nothing, so it is the plugin's own share. What ``Get`` and
+``Put`` need beyond it is the kernel's: every unmount waits twice for all processors to have passed
+through the scheduler (``synchronize_rcu_expedited``), which takes long where few processors are
+busy all the time, whoever asks. Four processes want them here, so compare with another plugin in
+the same minute.
 """
 
 from __future__ import annotations
