@@ -575,7 +575,7 @@ def test_a_global_header_is_ignored(unpack, tree):
     assert os.listdir(tree) == ["f"]
 
 
-@pytest.mark.parametrize("length", range(0, 4096, 512))
+@pytest.mark.parametrize("length", [0, 300, 1024, 1536, 2300, 2560, 3072])
 def test_a_tar_that_is_cut_off_is_an_error(unpack, length):
     tar = LayerTar().folder("d").file("d/f", b"x" * 600).file("g", mtime_ns=1).bytes()
     assert len(tar) > 4096

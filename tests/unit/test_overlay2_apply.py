@@ -418,7 +418,7 @@ SMALL = LayerTar().folder("d").file("d/f", b"x" * 600).symlink("s", "d").whiteou
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("length", range(0, len(SMALL.bytes()) - 512, 512))
+@pytest.mark.parametrize("length", [0, 300, 1024, 1536, 2300, 2800])
 def test_a_layer_whose_tar_was_cut_off_is_not_whole_until_it_is_made_anew(tmp_path, way, length):
     with overlay2(tmp_path, way) as driver:
         apply(driver, "one", None, LayerTar().file("old"))

@@ -31,7 +31,9 @@ def started(folder: Path) -> Overlay2:
 def break_off(driver: Overlay2, layer_id: str) -> None:
     create(driver, layer_id)
     with pytest.raises(Exception, match="unexpected end"):
-        driver.apply_diff(layer_id, None, io.BytesIO(LayerTar().file("f", b"f").bytes()[:700]))
+        driver.apply_diff(
+            layer_id, None, io.BytesIO(LayerTar().file("f", b"f" * 600).bytes()[:700])
+        )
 
 
 def test_an_unfinished_layer_stays_for_an_engine_that_lives(tmp_path: Path) -> None:
