@@ -41,7 +41,16 @@ def _engines() -> list[str]:
 @pytest.fixture(scope="session", params=_engines())
 def engine(request: pytest.FixtureRequest) -> str:
     """The path of the dockerd to test on."""
-    path: str = request.param
+    return _checked(request.param)
+
+
+@pytest.fixture(scope="session")
+def first_engine() -> str:
+    """The same for a test that one engine is enough for."""
+    return _checked(_engines()[0])
+
+
+def _checked(path: str) -> str:
     try:
         if os.geteuid() != 0:
             raise SandboxError("tests on an engine need root")
