@@ -160,14 +160,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def service(self) -> None:
         """Serve a request, and those that follow it while this thread may stay."""
         dispatcher = self.server.task_dispatcher
-        self.kept = dispatcher.keep(self)
+        # A thread that may not stay must not look at `kept`: once its request is answered, the
+        # next one may have another thread, that may.
+        kept = self.kept = dispatcher.keep(self)
         serving.channel = self
         try:
             self._serve()
-            while self.kept and dispatcher.keeps and self._next_request():
+            while kept and dispatcher.keeps and self._next_request():
                 self._serve()
         finally:
-            if self.kept:
+            if kept:
                 self.kept = False
                 dispatcher.leave(self)
                 self.server.pull_trigger()
