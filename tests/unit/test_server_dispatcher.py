@@ -81,3 +81,31 @@ def test_a_peer_that_only_closes_its_sending_half_gets_its_reply() -> None:
         wire.sock.shutdown(1)
         assert wire.reply().status == 200
         assert wire.at_end()
+
+
+def test_more_connections_than_threads_may_stay_with_have_each_its_own_replies() -> None:
+    def app(environ: Any, start_response: Any) -> List[bytes]:
+        body: bytes = environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    def ask(number: int, wrong: List[str]) -> None:
+        for turn in range(300):
+            try:
+                with plugin.wire() as wire:
+                    for call in range(4):
+                        sent = f"{number} {turn} {call}".encode()
+                        reply = wire.call("/GraphDriver.Exists", sent)
+                        if reply.body != sent:
+                            wrong.append(f"{sent!r} was answered by {reply.body!r}")
+            except (AssertionError, OSError) as error:
+                wrong.append(repr(error))
+
+    wrong: List[str] = []
+    with running(app) as plugin:
+        peers = [threading.Thread(target=ask, args=(n, wrong)) for n in range(14)]
+        for peer in peers:
+            peer.start()
+        for peer in peers:
+            peer.join()
+    assert wrong == []
