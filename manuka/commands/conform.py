@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from typing import TYPE_CHECKING, List
 
@@ -131,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError("name the plugin's socket, such as /run/docker/plugins/NAME.sock")
         settings = KitSettings(
             socket=arguments.socket,
-            home=arguments.home,
+            home=arguments.home and os.path.abspath(arguments.home),
             options=tuple(arguments.opt),
             init=not arguments.no_init,
             restart=arguments.restart,
