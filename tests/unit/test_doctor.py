@@ -10,7 +10,7 @@ from typing import Iterator
 
 import pytest
 
-from manuka.toolkit.doctor import report
+from manuka.toolkit.doctor import mounts, report, storage
 from manuka.toolkit.doctor.finding import Finding
 from manuka.toolkit.doctor.patient import Patient
 from manuka.toolkit.doctor.processes import Process, listeners, process
@@ -80,3 +80,44 @@ def test_a_check_that_cannot_look_is_a_finding_and_hides_no_other(
     assert text.splitlines()[-3:] == ["  problem  Two.", "           Do.", "1 problem, 1 warning"]
     assert json.loads(report.as_json(found))["healthy"] is False
     assert "\x1b[31mproblem \x1b[0m Two." in report.as_text(found, colour=True)
+
+
+def patient_at(tmp_path: Path) -> Patient:
+    config = tmp_path / "daemon.json"
+    config.write_text(json.dumps({"data-root": str(tmp_path)}))
+    return Patient(config_path=str(config))
+
+
+def test_layers_that_an_engine_has_forgotten_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image, container, forgotten = ("1" * 64, "2" * 64, "3" * 64)
+    for name in (image, container, f"{container}-init", forgotten, "a" * 25, "l"):
+        (tmp_path / "manuka" / name).mkdir(parents=True)
+    database = tmp_path / "image" / "manuka" / "layerdb"
+    for file, text in (
+        ("sha256/x/cache-id", image),
+        ("mounts/y/mount-id", container),
+        ("mounts/y/init-id", f"{container}-init"),
+    ):
+        (database / file).parent.mkdir(parents=True, exist_ok=True)
+        (database / file).write_text(text)
+    assert list(storage.forgotten_layers(patient_at(tmp_path))) == []  # a pull may be at it
+    monkeypatch.setattr(storage, "_SETTLED", -1)
+    (found,) = storage.forgotten_layers(patient_at(tmp_path))
+    assert (found.check, found.level) == ("forgotten-layers", "note")
+    assert forgotten in found.remedy
+    assert image not in found.remedy
+    assert container not in found.remedy
+
+
+def test_mounts_near_the_kernels_limit_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert list(mounts.crowd(patient_at(tmp_path))) == []
+    limit = tmp_path / "mount-max"
+    limit.write_text("3\n")
+    monkeypatch.setattr(mounts, "_MOUNT_MAX", str(limit))
+    (found,) = mounts.crowd(patient_at(tmp_path))
+    assert found.level == "warning"
+    assert found.remedy == "sysctl fs.mount-max=6"

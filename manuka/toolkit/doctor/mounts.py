@@ -12,10 +12,12 @@ from typing import Iterator
 
 from manuka.linux.mountinfo import Mount
 from manuka.linux.mountinfo import parse as parse_mount
-from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, Finding
+from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
 from manuka.toolkit.doctor.patient import Patient
 from manuka.toolkit.doctor.plugin import plugin_process
 from manuka.toolkit.doctor.processes import processes
+
+_MOUNT_MAX = "/proc/sys/fs/mount-max"
 
 _UNIT = (
     "Take out of the plugin's unit what gives it mounts of its own (PrivateTmp, ProtectSystem, "
@@ -62,6 +64,21 @@ def leftovers(patient: Patient) -> Iterator[Finding]:
             f"{len(found)} layers are mounted below {patient.home}, the first at "
             f"{found[0].mount_point}, though no engine runs.",
             "Containers may still run on them (live-restore); the driver takes them up again.",
+        )
+
+
+def crowd(patient: Patient) -> Iterator[Finding]:
+    """Whether the kernel will soon refuse to mount more (``fs.mount-max``, proc_sys_fs(5))."""
+    with open(_MOUNT_MAX, encoding="ascii") as file:
+        most = int(file.read())
+    count = len(_lines(patient.engine.pid if patient.engine is not None else os.getpid()))
+    if count * 5 > most * 4:
+        yield Finding(
+            "mount-max",
+            WARNING,
+            f"{count} file systems are mounted; the kernel's limit is {most}, and then no "
+            "container starts.",
+            f"sysctl fs.mount-max={2 * most}",
         )
 
 

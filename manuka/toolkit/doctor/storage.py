@@ -7,6 +7,8 @@ Sources: ``check.go`` in the engine's ``daemon/graphdriver/overlay2``; statfs(2)
 from __future__ import annotations
 
 import os
+import re
+import time
 from typing import Iterator
 
 from manuka.linux import kernel
@@ -18,6 +20,9 @@ from manuka.toolkit.doctor.patient import Patient
 
 _GOOD = ("extfs", "xfs", "btrfs", "tmpfs")
 _OLDEST_KERNEL = (4, 0)
+_ENGINES_ID = re.compile(r"[0-9a-f]{64}(-init)?")
+_SHOWN = 5
+_SETTLED = 3600  # seconds after which no pull or build is still at a layer
 
 
 def overlayfs(patient: Patient) -> Iterator[Finding]:
@@ -140,6 +145,39 @@ def foreign_records(patient: Patient) -> Iterator[Finding]:
         yield Finding("foreign-records", OK, f"The layers in {patient.home} hold all their files.")
 
 
+def forgotten_layers(patient: Patient) -> Iterator[Finding]:
+    """Layers that no image and no container of the engine uses.
+
+    Source: the engine's ``layer/filestore.go``, which keeps what it knows of layers below
+    ``image/NAME/layerdb``.  BuildKit's own layers, with shorter ids, are in no such file.
+    """
+    database = os.path.join(patient.data_root, "image", patient.name, "layerdb")
+    if not os.path.isdir(database):
+        return
+    used = {
+        _text(os.path.join(database, kind, name, file))
+        for kind, files in (("sha256", ("cache-id",)), ("mounts", ("mount-id", "init-id")))
+        for name in _list(os.path.join(database, kind))
+        for file in files
+    }
+    found = [
+        name
+        for name in _list(patient.home)
+        if _ENGINES_ID.fullmatch(name)
+        and name not in used
+        and _age(os.path.join(patient.home, name)) > _SETTLED
+    ]
+    if found:
+        yield Finding(
+            "forgotten-layers",
+            NOTE,
+            f"{len(found)} layers in {patient.home} belong to no image and no container: an engine "
+            "that was killed has forgotten them. They only take room.",
+            "With engine and plugin stopped, these folders can be deleted: "
+            f"{', '.join(found[:_SHOWN])}{', …' if len(found) > _SHOWN else ''}",
+        )
+
+
 def other_drivers(patient: Patient) -> Iterator[Finding]:
     """Images and containers that were made under other drivers, and are out of sight."""
     images = os.path.join(patient.data_root, "image")
@@ -154,6 +192,22 @@ def other_drivers(patient: Patient) -> Iterator[Finding]:
                 f'They come back with "storage-driver": "{name}"; docker save and docker load '
                 "move them.",
             )
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _age(path: str) -> float:
+    """Seconds since the file changed."""
+    try:
+        return time.time() - os.lstat(path).st_ctime
+    except OSError:
+        return 0.0
 
 
 def _list(folder: str) -> list[str]:
