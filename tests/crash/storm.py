@@ -20,6 +20,8 @@ from tests.engine.images import Image, Layer, SavedImage, busybox
 from tests.engine.steps import inspect, layer_folders, layer_mounts
 
 PULLERS = 2
+JOBS = 4 + PULLERS
+FILES = 30  # in the largest layer that is made meanwhile, which has a whiteout besides
 
 
 class Storm:
@@ -44,6 +46,7 @@ class Storm:
         over = threading.Event()
         jobs: List[Callable[[], None]] = [self._load, self._load, self._commit, self._run]
         jobs += [functools.partial(self._pull, self.pullable[n::PULLERS]) for n in range(PULLERS)]
+        assert len(jobs) == JOBS
         workers = [threading.Thread(target=self._work, args=(job, over)) for job in jobs]
         for worker in workers:
             worker.start()
@@ -86,7 +89,7 @@ class Storm:
     def _load(self) -> None:
         name = self._name("loaded")
         layer = Layer().folder("data").whiteout("etc/motd")
-        for number in range(30):
+        for number in range(FILES):
             layer.file(f"data/{number}", os.urandom(3000))
         image = Image(name, busybox(), Layer().file("etc/motd", b"x"), layer)
         image.add(Layer().whiteout("data/3").file("data/4", name.encode()))
