@@ -32,7 +32,7 @@ from manuka.driver import CreateOptions, DriverError, GraphDriver, LayerId, Sett
 from manuka.layers.apply import apply_layer
 from manuka.layers.tar import Stream
 from manuka.layers.walk import opened_root
-from manuka.linux.statfs import filesystem_name
+from manuka.linux.statfs import existing_folder, filesystem_name
 from manuka.linux.syncfs import syncfs
 from manuka.locks import LayerLocks
 
@@ -50,7 +50,7 @@ class WholeTrees(GraphDriver):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._sync = self._parse(settings.options)
-        self._examine(_existing_folder(settings.home))
+        self._examine(existing_folder(settings.home))
         self._locks = LayerLocks()
         self._incomplete = f"{settings.home}/{_INCOMPLETE}"
         os.makedirs(os.path.dirname(settings.home), mode=0o711, exist_ok=True)
@@ -247,10 +247,3 @@ class _Layer:
     @property
     def is_whole(self) -> bool:
         return os.path.isdir(self.tree) and not os.path.lexists(self.unpacking)
-
-
-def _existing_folder(path: str) -> str:
-    """The folder itself, or the nearest above it that is there."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path

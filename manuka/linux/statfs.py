@@ -7,6 +7,7 @@ only its first field, which is the type on all of them, is read here.
 from __future__ import annotations
 
 import ctypes
+import os
 
 from manuka.linux.libc import c_string, call, function
 
@@ -44,3 +45,10 @@ def magic(path: str) -> int:
 def filesystem_name(path: str) -> str:
     """The type's name as Docker shows it; "<unknown>" for one that is not in the table."""
     return _NAMES.get(magic(path), "<unknown>")
+
+
+def existing_folder(path: str) -> str:
+    """The folder itself, or the nearest above it that is there: where it will be made."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path

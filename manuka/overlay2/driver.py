@@ -36,6 +36,7 @@ from manuka.layers.tar import Stream
 from manuka.layers.walk import opened_root
 from manuka.linux.mount import unmount_below
 from manuka.linux.mountinfo import is_mount_point
+from manuka.linux.statfs import existing_folder
 from manuka.linux.syncfs import syncfs
 from manuka.locks import LayerLocks
 from manuka.overlay2.changes import Redirected, upper_changes
@@ -54,7 +55,7 @@ class Overlay2(GraphDriver):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._options = parse_options(settings.options)
-        self._overlayfs = examine(_existing_folder(settings.home))
+        self._overlayfs = examine(existing_folder(settings.home))
         self._home = Home(settings.home, settings.id_maps)
         self._quota = LayerQuota(settings.home, self._overlayfs.filesystem)
         if self._options.size:
@@ -317,13 +318,6 @@ class Overlay2(GraphDriver):
                     log.warning("diffs are made by comparing trees, which is slow: %s", reason)
                 self._native = reason is None
             return self._native
-
-
-def _existing_folder(path: str) -> str:
-    """The folder itself, or the nearest above it that is there."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
 
 
 def _unfinished(layer: Layer) -> DriverError:

@@ -23,23 +23,24 @@ from manuka.toolkit.conformance.kit import Kit, KitSettings
 from manuka.toolkit.conformance.plugin import FAILED, NAME, NOT_RUN, KitPlugin
 from manuka.toolkit.conformance.rules import Rule
 
-#: The groups in the order in which they run: what others rest on comes first.
-GROUPS = (
-    "handshake",
-    "life",
-    "content",
-    "names",
-    "whiteouts",
-    "changes",
-    "depth",
-    "ids",
-    "errors",
-    "streams",
-    "hostile",
-    "connections",
-    "concurrency",
-    "restart",
-)
+#: The groups in the order in which they run, what others rest on first; and where in ``docs/``
+#: the guide says more about what they check.
+GROUPS = {
+    "handshake": "guide/2-calls.md#activate",
+    "life": "guide/2-calls.md#create-and-createreadwrite",
+    "content": "guide/2-calls.md#applydiff",
+    "names": "guide/2-calls.md#applydiff",
+    "whiteouts": "guide/3-overlay2.md#whiteouts-and-opaque-folders",
+    "changes": "guide/2-calls.md#changes",
+    "depth": "guide/3-overlay2.md#the-mount",
+    "ids": "guide/2-calls.md#create-and-createreadwrite",
+    "errors": "guide/2-calls.md#what-holds-for-every-call",
+    "streams": "guide/3-overlay2.md#the-unfinished-marker",
+    "hostile": "guide/2-calls.md#applydiff",
+    "connections": "guide/2-calls.md#what-holds-for-every-call",
+    "concurrency": "guide/2-calls.md#what-holds-for-every-call",
+    "restart": "guide/2-calls.md#get",
+}
 
 _FOLDER = Path(__file__).parent / "conformance"
 _NOTHING_FOUND = 5
@@ -85,7 +86,7 @@ def run_conform(settings: KitSettings, choice: Choice) -> int:
         plugin = KitPlugin(kit)
         status = _pytest(plugin, choice, ["--tb=no", "-q", "--no-header", "--no-summary"])
         results = plugin.results
-        report.show(console, results, kit.leftovers)
+        report.show(console, results, GROUPS, kit.leftovers)
     console.print(report.verdict(results), markup=False)
     if choice.json_file is not None:
         with open(choice.json_file, "w", encoding="utf-8") as file:
@@ -98,7 +99,7 @@ def list_checks(choice: Choice, markdown: bool) -> int:
     """Print the checks that `choice` leaves, with their rules."""
     checks = _collect(choice)
     if markdown:
-        print(report.rules_as_markdown(checks))
+        print(report.rules_as_markdown(checks, GROUPS))
     else:
         report.list_checks(Console(highlight=False), checks)
     return 0

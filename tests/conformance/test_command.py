@@ -74,6 +74,7 @@ def test_a_failure_is_told_with_its_rule_and_what_was_wrong(faulty: Running) -> 
                   "-k", "tell_what_was_done and moved")  # fmt: skip
     assert "FAILED changes: changes tell what was done[moved]" in run.said
     assert "rule: Changes are the files added, modified and deleted" in run.said
+    assert "guide: docs/guide/2-calls.md#changes" in run.said
     assert "'/d/z': 'added'" in run.said
     assert "1 checks of what an engine needs failed" in run.said
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,11 +30,19 @@ _STYLES = {PASSED: "green", FAILED: "bold red", DIFFERS: "yellow", SKIPPED: "dim
 _REASON_LINES = 6
 
 
-def show(console: Console, results: Sequence[Result], leftovers: Sequence[str]) -> None:
-    """The faults and differences, one by one, and the table of groups."""
+def show(
+    console: Console,
+    results: Sequence[Result],
+    guide: Mapping[str, str],
+    leftovers: Sequence[str],
+) -> None:
+    """The faults and differences, one by one, and the table of groups.
+
+    guide: where in ``docs/`` there is more about a group.
+    """
     for result in results:
         if result.outcome in (FAILED, DIFFERS):
-            _show_fault(console, result)
+            _show_fault(console, result, guide[result.group])
     _show_reasons(console, results)
     console.print(_table(results))
     for text in leftovers:
@@ -90,11 +98,12 @@ def list_checks(console: Console, checks: Sequence[Tuple[str, str, Rule]]) -> No
         console.print(Text(f"      {rule.text}", style="dim"), soft_wrap=True)
 
 
-def rules_as_markdown(checks: Sequence[Tuple[str, str, Rule]]) -> str:
-    """The rules by group, each once, as tables of Markdown."""
+def rules_as_markdown(checks: Sequence[Tuple[str, str, Rule]], guide: Mapping[str, str]) -> str:
+    """The rules by group, each once, as tables of Markdown, with a link to the guide."""
     lines: List[str] = []
     for group, rules in _by_group(checks).items():
-        lines += ["", f"### {group}", "", "| rule | weight | from |", "| --- | --- | --- |"]
+        lines += ["", f"### {group}", "", f"More in the [guide]({guide[group]})."]
+        lines += ["", "| rule | weight | from |", "| --- | --- | --- |"]
         lines += [
             f"| {_cell(rule.text)} | {rule.weight} | {_cell(rule.source)} |" for rule in rules
         ]
@@ -114,7 +123,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _show_fault(console: Console, result: Result) -> None:
+def _show_fault(console: Console, result: Result, guide: str) -> None:
     console.print()
     console.print(
         Text(result.outcome.upper(), style=_STYLES[result.outcome]),
@@ -122,6 +131,7 @@ def _show_fault(console: Console, result: Result) -> None:
         soft_wrap=True,
     )
     console.print(Text(f"  rule: {result.rule.text} [{result.rule.source}]"), soft_wrap=True)
+    console.print(Text(f"  guide: docs/{guide}"), soft_wrap=True)
     lines = _printable(result.reason).splitlines()
     for line in lines[:_REASON_LINES]:
         console.print(Text(f"  {line[:400]}"), soft_wrap=True)

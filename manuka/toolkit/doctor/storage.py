@@ -13,7 +13,7 @@ from typing import Iterator
 
 from manuka.linux import kernel
 from manuka.linux.dirents import has_d_type
-from manuka.linux.statfs import filesystem_name
+from manuka.linux.statfs import existing_folder, filesystem_name
 from manuka.overlay2.layout import Layer, redirection
 from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
 from manuka.toolkit.doctor.patient import Patient
@@ -66,9 +66,7 @@ def defaults(patient: Patient) -> Iterator[Finding]:
 
 def disk(patient: Patient) -> Iterator[Finding]:
     """Whether the disk can carry overlays, and has room."""
-    folder = patient.home
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
+    folder = existing_folder(patient.home)
     name = filesystem_name(folder)
     if name == "overlayfs":
         yield Finding(
