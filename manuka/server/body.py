@@ -18,11 +18,13 @@ import socket
 from typing import Any, Optional
 
 from manuka.errors import ManukaError
+from manuka.server.turns import Turn
 
 _BUFFER_SIZE = 1 << 17
 _LINE_LIMIT = 4096  # a chunk's size and its extensions; Go sends less than ten bytes
 _TRAILER_LIMIT = 1 << 16
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
+_PLAIN_CHUNK = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
 
 
 class BodyError(ManukaError):
@@ -43,12 +45,16 @@ class LiveBody(io.RawIOBase):
     sock: the connection, non-blocking; nobody else may read from it meanwhile.
     begun: what of the body has been received together with the headers, or more than the body.
     length: the body's size in bytes; None: it comes in chunks (RFC 9112, section 7.1).
+    turn: is given back while nothing has arrived.
 
     Reading raises BodyCutOff, EmptyBody (for a body without a single byte) and BodyError.
     """
 
-    def __init__(self, sock: socket.socket, begun: bytes, length: Optional[int]) -> None:
+    def __init__(
+        self, sock: socket.socket, begun: bytes, length: Optional[int], turn: Turn
+    ) -> None:
         super().__init__()
+        self._turn = turn
         self._sock = sock
         self._raw = bytearray(max(_BUFFER_SIZE, len(begun)))
         self._raw[: len(begun)] = begun
@@ -114,6 +120,12 @@ class LiveBody(io.RawIOBase):
         """Read on to the next chunk's data; False at the end, or where that would mean to wait."""
         if self.complete or not self._chunked:
             return False
+        if self._between_chunks:
+            # The engine's way; a commit comes in chunks of 512 bytes, so this is often.
+            plain = _PLAIN_CHUNK.match(self._raw, self._start, self._end)
+            if plain is not None:
+                self._start = plain.end()
+                return self._begin_chunk(plain)
         if not wait and not self._has_size_line():
             return False
         if self._between_chunks and self._line(2):
@@ -123,7 +135,10 @@ class LiveBody(io.RawIOBase):
         if match is None:
             raise BodyError(f"malformed chunk size in the layer's stream: {line[:40]!r}")
         self._between_chunks = True
-        self._left = int(match.group(1), 16)
+        return self._begin_chunk(match)
+
+    def _begin_chunk(self, size_line: re.Match[bytes]) -> bool:
+        self._left = int(size_line[1], 16)
         if self._left == 0:
             self._skip_trailers()
             self._finish()
@@ -181,11 +196,13 @@ class LiveBody(io.RawIOBase):
         self._end += self._receive(self._view[self._end :])
 
     def _receive(self, target: memoryview) -> int:
+        self._turn.share()
         while True:
             try:
                 count = self._sock.recv_into(target)
             except BlockingIOError:
-                self._poll.poll()
+                with self._turn.pause():
+                    self._poll.poll()
                 continue
             except OSError as error:
                 raise self._cut_off(str(error.strerror)) from None

@@ -34,6 +34,7 @@ from waitress.task import ErrorTask, WSGITask  # type: ignore[import-untyped]
 from manuka.api import calls
 from manuka.api.errors import JSON_TYPE, error_body
 from manuka.server.body import LiveBody
+from manuka.server.turns import Turn
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -84,6 +85,13 @@ class StreamTask(WSGITask):  # type: ignore[misc]
     """Answers one request, by itself where the reply is a stream."""
 
     wrote_header: bool = False
+
+    def execute(self) -> None:
+        if self.request.path in calls.STREAMS:
+            with self.channel.turn:
+                super().execute()
+        else:
+            super().execute()
 
     def build_response_header(self) -> bytes:
         body = self.request.body
@@ -157,6 +165,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     #: Whether a thread stays with this connection, so that the main loop has nothing to do here.
     kept = False
 
+    def __init__(self, server: Any, *arguments: Any, **more: Any) -> None:
+        super().__init__(server, *arguments, **more)
+        self.turn = Turn(server.turns)
+
     def service(self) -> None:
         """Serve a request, and those that follow it while this thread may stay."""
         dispatcher = self.server.task_dispatcher
@@ -206,7 +218,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         request = self.requests[0]
         sock = self.socket
         if request.live and not request.error and sock is not None:
-            request.body = LiveBody(sock, request.begun, request.live_length)
+            request.body = LiveBody(sock, request.begun, request.live_length, self.turn)
             if request.wants_continue:
                 self.write_soon(_CONTINUE)
         super().service()
@@ -220,12 +232,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._wait_for_buffers()
         if not self.connected or sock is None:
             raise ClientDisconnected
+        self.turn.share()
         views = [memoryview(piece) for piece in pieces]
         while views:
             try:
                 sent = sock.sendmsg(views)
             except BlockingIOError:
-                _wait_until_writable(sock)
+                with self.turn.pause():
+                    _wait_until_writable(sock)
                 continue
             except OSError:
                 raise ClientDisconnected from None

@@ -27,6 +27,7 @@ from manuka.server import notify
 from manuka.server.channel import Channel, serving
 from manuka.server.dispatcher import Dispatcher
 from manuka.server.sockets import Listener
+from manuka.server.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         self._watchdog = notify.watchdog_interval()
         self._next_sign_of_life = 0.0
         self._next_complaint = 0.0
+        self.turns = Turns()
         dispatcher = Dispatcher()
         dispatcher.set_thread_count(_POOL_THREADS)
         super().__init__(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manuka.server.body import BodyCutOff, BodyError, EmptyBody, LiveBody
+from manuka.server.turns import Turn, Turns
 from tests.unit.wire import chunk, chunked
 
 Pair = Tuple[socket.socket, socket.socket]
@@ -36,7 +37,7 @@ def _body_of(pair: Pair, wire: bytes, length: Optional[int] = None) -> LiveBody:
     """A body that `wire` is sent for, after which the engine hangs up."""
     engine, plugin = pair
     threading.Thread(target=_send_and_close, args=(engine, wire), daemon=True).start()
-    return LiveBody(plugin, b"", length)
+    return LiveBody(plugin, b"", length, Turn(Turns()))
 
 
 def _send_and_close(engine: socket.socket, wire: bytes) -> None:
@@ -66,7 +67,7 @@ def test_a_chunked_body_is_the_same_however_it_is_cut(
     with engine, plugin:
         sender = threading.Thread(target=send)
         sender.start()
-        body = LiveBody(plugin, wire[:begun], None)
+        body = LiveBody(plugin, wire[:begun], None, Turn(Turns()))
         assert b"".join(_read_all(body, reads)) == data
         assert body.complete
         assert body.received == len(data)
@@ -117,13 +118,13 @@ def test_large_chunks_are_received_whole(pair: Pair) -> None:
 def test_one_read_takes_all_the_chunks_that_have_arrived(pair: Pair) -> None:
     engine, plugin = pair
     engine.sendall(chunk(b"a" * 100) + chunk(b"b" * 100) + chunk(b"c" * 100))
-    body = LiveBody(plugin, b"", None)
+    body = LiveBody(plugin, b"", None, Turn(Turns()))
     assert body.readinto(bytearray(1000)) == 300
 
 
 def test_what_has_arrived_is_given_without_waiting_for_more(pair: Pair) -> None:
     engine, plugin = pair
-    body = LiveBody(plugin, b"", None)
+    body = LiveBody(plugin, b"", None, Turn(Turns()))
     for wire in (b"5\r\nhello", b"\r\n", b"5", b"\r\nworld\r\n"):
         engine.sendall(wire)
         if wire.endswith((b"hello", b"world\r\n")):
@@ -194,7 +195,7 @@ def test_a_body_without_a_byte_is_an_error(pair: Pair, wire: bytes, length: Opti
 
 def test_a_reader_that_waits_ends_when_the_connection_is_shut_down(pair: Pair) -> None:
     _, plugin = pair
-    body = LiveBody(plugin, b"3\r\nabc\r\n", None)
+    body = LiveBody(plugin, b"3\r\nabc\r\n", None, Turn(Turns()))
     assert body.read(3) == b"abc"
     threading.Timer(0.2, plugin.shutdown, (socket.SHUT_RDWR,)).start()
     began = time.monotonic()
@@ -205,7 +206,7 @@ def test_a_reader_that_waits_ends_when_the_connection_is_shut_down(pair: Pair) -
 
 def test_nothing_is_read_ahead_beyond_one_buffer(pair: Pair) -> None:
     engine, plugin = pair
-    body = LiveBody(plugin, b"", None)
+    body = LiveBody(plugin, b"", None, Turn(Turns()))
     engine.settimeout(0.5)
     wire = memoryview(chunked(bytes(4 << 20)))
     sent = 0
