@@ -74,13 +74,22 @@ shell() {
         $by docker exec $terminal --workdir /root $machine "$@"
     elif vm_is_there; then
         if [ $# -gt 0 ]; then
-            vagrant ssh -c "sudo $*"
+            terminal=--no-tty
+            [ ! -t 0 ] || [ ! -t 1 ] || terminal=--tty
+            vagrant ssh $terminal -c "sudo$(quoted "$@")"
         else
-            vagrant ssh
+            vagrant ssh -- -t sudo -i
         fi
     else
         fail "There is no machine, or it is off: ./lab up makes it, or starts it."
     fi
+}
+
+# Prints WORD... as a shell reads them back.
+quoted() {
+    for word; do
+        printf " '%s'" "$(printf %s "$word" | sed "s/'/'\\\\''/g")"
+    done
 }
 
 # Runs COMMAND with its output in .lab/log, and shows the names of Ansible's tasks, and the end of

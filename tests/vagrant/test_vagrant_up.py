@@ -8,6 +8,7 @@ tests share one machine, and come in the order of its life.
 import json
 import os
 import re
+import sys
 
 import pytest
 from conftest import HERE, run
@@ -144,10 +145,32 @@ def test_images_and_containers_are_there_after_a_reboot(machine):
     assert machine.ssh("docker run --rm --network none busybox:local cat /greeting") == "hello"
 
 
-def test_destroy_leaves_no_domain_disk_network_or_process(machine):
+@pytest.fixture(scope="module")
+def lab(machine):
+    """Runs `./lab`, which finds its own Ansible and no Docker engine of this computer's."""
+    (machine.checkout / ".venv-lab").symlink_to(sys.prefix)
+    machine.environment["VAGRANT_DEFAULT_PROVIDER"] = "libvirt"
+    return lambda *words: machine.run("./lab", *words)
+
+
+def test_lab_up_finds_the_machine_and_shows_a_container_on_it(lab):
+    said = lab("up", "--vm")
+    assert "storage driver manuka" in said
+    assert "Hello from a container" in said
+    assert "A /said" in said
+
+
+def test_lab_shell_is_roots_and_runs_one_command_with_its_words_as_they_are(lab):
+    script = "id --user; docker info --format '{{.Driver}}'; echo \"$0, $1\""
+    said = lab("shell", "sh", "-c", script, "it's a", "b  $c")
+    assert said.splitlines() == ["0", "manuka", "it's a, b  $c"]
+    lab("shell")  # which ends with its input
+
+
+def test_lab_down_leaves_no_domain_disk_network_or_process(lab, machine):
     (domain,) = machine.virsh("list", "--all", "--name")
     assert "manuka" in domain
-    machine.vagrant("destroy", "--force")
+    lab("down")
     assert machine.virsh("list", "--all", "--name") == []
     assert domain not in " ".join(machine.virsh("vol-list", "default"))
     assert machine.virsh("net-list", "--all", "--name") == []
