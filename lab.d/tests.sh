@@ -120,11 +120,20 @@ begin() {
     begun="$begun $name=$!"
 }
 
-# Waits for all that was begun, and shows how it went: the tests' last lines, or all of a log.
+# Waits for what was begun, all of it or that whose name begins with $1, and shows how it went: the
+# tests' last lines, or all of a log.
 finish() {
     unfinished=
+    later=
     for one in $begun; do
         name=${one%%=*}
+        case $name in
+        "${1:-}"*) ;;
+        *)
+            later="$later $one"
+            continue
+            ;;
+        esac
         if wait "${one#*=}"; then
             grep -E '=+ .* (passed|failed|error).* in ' ".lab/$name.log" || :
             say "$name passed in $(tail -n 1 ".lab/$name.log")"
@@ -134,7 +143,7 @@ finish() {
             unfinished="$unfinished $name"
         fi
     done
-    begun=
+    begun=$later
     [ -z "$unfinished" ]
 }
 
@@ -162,8 +171,9 @@ machines() {
     done
     begin vagrant tests_of_machines tests/vagrant
     failed=
+    finish molecule || failed=yes
+    begin lab tests_of_machines tests/lab
     finish || failed=yes
-    tests_of_machines tests/lab || failed=yes
     [ -z "$failed" ]
 }
 
