@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from typing import Dict
+from typing import Dict, Tuple
 
 from manuka import __version__
 
@@ -24,14 +24,23 @@ def facts(engine_version: str) -> Dict[str, str]:
     }
 
 
-def is_busy() -> bool:
-    """Whether something else has kept more than a quarter of the CPUs busy in the last minute."""
-    return os.getloadavg()[0] > (os.cpu_count() or 1) / 4
+def share_in_use(seconds: float = 2.0) -> float:
+    """The share of the CPUs' time, 0 to 1, that others use now.  Takes so many seconds.
+
+    The load average would tell of what ended a minute ago, too.
+    """
+    busy, all_of_it = _cpu_times()
+    time.sleep(seconds)
+    busy_then, all_then = _cpu_times()
+    return (busy_then - busy) / max(1, all_then - all_of_it)
 
 
-def load() -> str:
-    """How busy the machine is with other things."""
-    return "{:.1f}, {:.1f}, {:.1f} in 1, 5 and 15 minutes".format(*os.getloadavg())
+def _cpu_times() -> Tuple[int, int]:
+    """Busy and altogether, in ticks since the start (proc(5))."""
+    with open("/proc/stat") as file:
+        user, nice, system, idle, iowait, *more = map(int, file.readline().split()[1:9])
+    busy = user + nice + system + sum(more)
+    return busy, busy + idle + iowait
 
 
 def _cpu_model() -> str:
