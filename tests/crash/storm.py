@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import re
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Set
@@ -55,12 +56,24 @@ class Storm:
                 time.sleep(self.random.uniform(0.05, 1.2))
                 daemon.kill()
                 time.sleep(self.random.choice((0, 0, 0.3)))
-                daemon.start(timeout=120)
+                self._start(daemon)
         finally:
             over.set()
             for worker in workers:
                 worker.join(300)
         assert not any(worker.is_alive() for worker in workers), "a docker command hangs"
+
+    def _start(self, daemon: Daemon) -> None:
+        """Start it, as systemd would: once more if it does not come up for reasons of its own."""
+        before = len(daemon.log_text())
+        try:
+            daemon.start(timeout=120)
+        except SandboxError as error:
+            log = daemon.log_text()[before:]
+            if daemon is not self.sandbox.engine or re.search("graphdriver|storage", log, re.I):
+                raise SandboxError(f"{error}\n{log[-3000:]}") from None
+            self._count("second start")
+            daemon.start(timeout=120)
 
     def _push(self, tag: str) -> Image:
         """An image that the registry has, and the engine not any more."""
