@@ -33,7 +33,7 @@ lint() {
 
 unit() {
     ready mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
-        bsdtar=libarchive-tools
+        bsdtar=libarchive-tools busybox=busybox-static
     result=0
     say "Unit tests on $(.venv/bin/python --version)"
     as_root .venv/bin/python -m pytest tests/unit tests/hostile tests/conformance || result=1
