@@ -38,13 +38,14 @@ class Turns:
                 self._owner = turn
                 return
             self._waiting.append(turn)
-        passed_on = turn.called.acquire(timeout=PATIENCE)
+        if turn.called.acquire(timeout=PATIENCE):
+            return
         with self._guard:
-            if not passed_on and self._owner is not turn:
+            if self._owner is turn:
+                turn.called.acquire()  # it was called just now
+            else:
                 self._waiting.remove(turn)
                 self._owner = turn
-            elif not passed_on:
-                turn.called.acquire()  # it was called just now
 
     def give(self, turn: Turn) -> None:
         """Let the next one work, if this one's turn it is."""
