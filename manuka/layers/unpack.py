@@ -21,7 +21,7 @@ import errno
 import logging
 import os
 import stat
-from typing import Callable, Iterator, NamedTuple, Sequence, Union
+from typing import Iterator, NamedTuple, Sequence, Union
 
 from manuka.errors import ManukaError
 from manuka.layers.copy import copy_data
@@ -106,15 +106,6 @@ class Unpacker(abc.ABC):
         self._exact = True
         self._warned: set[str] = set()
         self._implied: set[int] = set()  # inodes: paths would take thousands of bytes each
-        self._makers: dict[int, Callable[[Entry, bytes, bytes], None]] = {
-            ord("0"): self._make_file,
-            ord("1"): self._make_hard_link,
-            ord("2"): self._make_symlink,
-            ord("3"): self._make_node,
-            ord("4"): self._make_node,
-            ord("5"): self._make_folder,
-            ord("6"): self._make_node,
-        }
 
     # --- the run ---------------------------------------------------------------------------------
 
@@ -149,7 +140,7 @@ class Unpacker(abc.ABC):
             return
         self._note(path)
         self._enter(folder)
-        self._makers[entry.type](entry, name, path)
+        self._MAKERS[entry.type](self, entry, name, path)
 
     def _unpack_whiteout(self, entry: Entry, folder: bytes, name: bytes) -> None:
         self._note(folder)
@@ -376,6 +367,17 @@ class Unpacker(abc.ABC):
         with self._handle(name) as handle:
             self._drop_inherited(handle)
             self._set_attributes(handle, entry)
+
+    # Not bound methods in each object: such a circle would keep the reader's buffer for long.
+    _MAKERS = {
+        ord("0"): _make_file,
+        ord("1"): _make_hard_link,
+        ord("2"): _make_symlink,
+        ord("3"): _make_node,
+        ord("4"): _make_node,
+        ord("5"): _make_folder,
+        ord("6"): _make_node,
+    }
 
     # --- what makers share -----------------------------------------------------------------------
 

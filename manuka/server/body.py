@@ -92,6 +92,13 @@ class LiveBody(io.RawIOBase):
         self._start = self._end
         return rest
 
+    def close(self) -> None:
+        """Give the buffer's memory back, and refuse to read on: what comes is no part of this."""
+        self._fault = BodyError("the request for this layer was answered")
+        self._view.release()
+        self._raw = bytearray()
+        super().close()
+
     def _read(self, target: memoryview) -> int:
         done = 0
         wanted = len(target)

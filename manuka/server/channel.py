@@ -221,7 +221,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             request.body = LiveBody(sock, request.begun, request.live_length, self.turn)
             if request.wants_continue:
                 self.write_soon(_CONTINUE)
-        super().service()
+        try:
+            super().service()
+        finally:
+            if request.body is not None:
+                # Bottle's environment refers to itself, so the body would stay for a while.
+                request.body.close()
 
     def send_now(self, pieces: List[bytes]) -> None:
         """Send without waitress' buffers; returns when the kernel has it all.
