@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import threading
@@ -137,6 +138,11 @@ def _line(sample: Dict[str, float], record: Record) -> str:
     return f"{sample['at'] / 60:4.0f} min: {done} done, {len(record.errors)} failed; {numbers}"
 
 
+def _end(number: int, frame: object) -> None:
+    """Leave the ``with`` blocks, so that nothing stays behind."""
+    sys.exit(128 + number)
+
+
 def main() -> int:
     asked = argparse.ArgumentParser(prog="benchmarks.soak")
     asked.add_argument("--minutes", type=float, default=60)
@@ -145,6 +151,8 @@ def main() -> int:
     asked.add_argument("--json", default="soak.json", metavar="FILE")
     asked.add_argument("--disk", default="4G", metavar="SIZE", help="the ext4's; in memory")
     wanted = asked.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     program = find()
     if program is None:
         print("soak: no registry: apt-get install docker-registry", file=sys.stderr)

@@ -19,15 +19,28 @@ import logging
 import os
 import stat
 import struct
-from typing import Generator, Iterator, Sequence
+from typing import Generator, Iterable, Iterator, Sequence
 
 from manuka.errors import ManukaError
 from manuka.layers.changes import Change, Kind
 from manuka.layers.idmap import IDENTITY, IdMapError, IdMaps
-from manuka.layers.tar import END, Entry, header, padding, printable
+from manuka.layers.tar import (
+    BLOCK_DEVICE,
+    CHARACTER_DEVICE,
+    DIRECTORY,
+    END,
+    FIFO,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    Entry,
+    header,
+    padding,
+    printable,
+)
 from manuka.layers.walk import opened_folder, opened_root, walk
 from manuka.layers.whiteouts import OPAQUE, PREFIX, TRUSTED, is_opaque, is_whiteout
-from manuka.linux.xattr import at, get_xattr
+from manuka.linux.xattr import at, get_xattr, may_have_xattrs
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +51,15 @@ _CAPABILITY = "security.capability"
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _WHITEOUT_MODE = 0o600
 
+_NONE: Iterable[bytes] = ()
+
 _TYPES = {
-    stat.S_IFREG: ord("0"),
-    stat.S_IFLNK: ord("2"),
-    stat.S_IFCHR: ord("3"),
-    stat.S_IFBLK: ord("4"),
-    stat.S_IFDIR: ord("5"),
-    stat.S_IFIFO: ord("6"),
+    stat.S_IFREG: REGULAR,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFCHR: CHARACTER_DEVICE,
+    stat.S_IFBLK: BLOCK_DEVICE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: FIFO,
 }
 
 
@@ -92,63 +107,85 @@ class _Export:
 
     def __init__(self, id_maps: IdMaps) -> None:
         self._id_maps = id_maps
-        self._gathered = bytearray()
+        self._gathered: list[bytes] = []
+        self._size = 0  # bytes that have gathered
         self._names: dict[tuple[int, int], bytes] = {}
 
-    def _add(self, folder: int, name: str, path: bytes, status: os.stat_result) -> Iterator[bytes]:
-        """The entry for one file, which is called `name` in `folder` and `path` in the tar."""
+    def _add(
+        self, folder: int, name: bytes, path: bytes, status: os.stat_result
+    ) -> Iterable[bytes]:
+        """Gather the entry for one file, which is called `name` in `folder` and `path` in the tar.
+
+        Returns the pieces of a file larger than one.
+        """
         mode = status.st_mode
         kind = _TYPES.get(stat.S_IFMT(mode))
         if kind is None:
             log.warning("%s is left out: a tar cannot hold a socket", os.fsdecode(path))
-            return
+            return _NONE
         entry = self._entry(path, kind, status)
-        linked = status.st_nlink > 1 and kind != ord("5")
+        linked = status.st_nlink > 1 and kind != DIRECTORY
         first = self._names.get((status.st_dev, status.st_ino)) if linked else None
-        if first is not None:
-            entry.type, entry.linkname = ord("1"), first
-            self._add_capability(entry, at(folder, os.fsencode(name)))
-            self._gathered += header(entry)
-            return
-        if kind == ord("2"):
-            entry.linkname = os.fsencode(os.readlink(name, dir_fd=folder))
-        elif kind in (ord("3"), ord("4")):
-            entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        if kind == ord("0"):
-            yield from self._add_file(folder, name, entry)
+        pieces = _NONE
+        if first is None and kind == REGULAR:
+            pieces = self._add_file(folder, name, entry)
         else:
-            self._add_capability(entry, at(folder, os.fsencode(name)))
-            self._gathered += header(entry)
+            if first is not None:
+                entry.type, entry.linkname = HARD_LINK, first
+            elif kind == SYMLINK:
+                entry.linkname = os.readlink(name, dir_fd=folder)
+            elif kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
+                entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+            self._add_capability(entry, at(folder, name))
+            self._gather(header(entry))
         if linked:
-            self._names[status.st_dev, status.st_ino] = path
+            self._names.setdefault((status.st_dev, status.st_ino), path)
+        return pieces
 
-    def _add_file(self, folder: int, name: str, entry: Entry) -> Iterator[bytes]:
+    def _add_file(self, folder: int, name: bytes, entry: Entry) -> Iterable[bytes]:
         try:
             descriptor = os.open(name, _OPEN_FILE, dir_fd=folder)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or a socket now
-                raise FileNotFoundError(f"{name} was replaced meanwhile") from error
+                raise FileNotFoundError(f"{name!r} was replaced meanwhile") from error
             raise
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise FileNotFoundError(f"{name} was replaced meanwhile")
+                raise FileNotFoundError(f"{name!r} was replaced meanwhile")
             entry.size = status.st_size
             self._add_capability(entry, descriptor)
-            self._gathered += header(entry)
-            left = entry.size
-            while left:
-                data = os.read(descriptor, min(left, _PIECE))
-                if not data:
-                    log.warning("%r shrank while it was packed; filled with zeros", entry.name)
-                    data = bytes(min(left, _PIECE))
-                left -= len(data)
-                self._gathered += data
-                if len(self._gathered) >= _PIECE:
-                    yield self._take()
-            self._gathered += padding(entry.size)
+            self._gather(header(entry))
+            if entry.size > _PIECE:
+                return self._pieces(os.dup(descriptor), entry)
+            self._gather_data(descriptor, entry.size, entry)
+            self._gather(padding(entry.size))
+            return _NONE
         finally:
             os.close(descriptor)
+
+    def _pieces(self, descriptor: int, entry: Entry) -> Iterator[bytes]:
+        """The same for all that follows the header of a large file.  Closes `descriptor`."""
+        try:
+            left = entry.size
+            while left:
+                count = min(left, _PIECE)
+                self._gather_data(descriptor, count, entry)
+                left -= count
+                if self._size >= _PIECE:
+                    yield self._take()
+            self._gather(padding(entry.size))
+        finally:
+            os.close(descriptor)
+
+    def _gather_data(self, descriptor: int, count: int, entry: Entry) -> None:
+        while count:
+            data = os.read(descriptor, count)
+            if not data:
+                log.warning("%r shrank while it was packed; filled with zeros", entry.name)
+                data = bytes(count)
+            self._gather(data)
+            count -= len(data)
 
     def _entry(self, path: bytes, kind: int, status: os.stat_result) -> Entry:
         try:
@@ -156,8 +193,8 @@ class _Export:
         except IdMapError as error:
             raise ExportError(f"/{printable(path)}: {error}") from error
         return Entry(
-            name=path + b"/" if kind == ord("5") else path,
-            type=kind,
+            path,
+            kind,
             mode=stat.S_IMODE(status.st_mode),
             uid=uid,
             gid=gid,
@@ -165,17 +202,22 @@ class _Export:
         )
 
     def _add_capability(self, entry: Entry, file: bytes | int) -> None:
-        value = get_xattr(file, _CAPABILITY)
+        value = get_xattr(file, _CAPABILITY) if may_have_xattrs(file) else None
         if value is not None:
             entry.xattrs = {_CAPABILITY.encode(): _without_root_id(value)}
 
+    def _gather(self, data: bytes) -> None:
+        self._gathered.append(data)
+        self._size += len(data)
+
     def _take(self) -> bytes:
-        piece = bytes(self._gathered)
+        piece = b"".join(self._gathered)
         self._gathered.clear()
+        self._size = 0
         return piece
 
     def _end(self) -> bytes:
-        self._gathered += END
+        self._gather(END)
         return self._take()
 
 
@@ -188,13 +230,13 @@ class _TreeExport(_Export):
         """All pieces."""
         with opened_root(root) as root_fd:
             # Of the folders on the way down only the last is open: there may be thousands.
-            way: list[tuple[bytes, Iterator[str] | None]] = [(b"", None)]
+            way: list[tuple[bytes, Iterator[bytes] | None]] = [(b"", None)]
             while way:
                 path, names = way.pop()
                 try:
                     with opened_folder(root_fd, os.fsdecode(path)) as folder:
                         if names is None:
-                            names = iter(sorted(os.listdir(folder), key=os.fsencode))
+                            names = iter(sorted(map(os.fsencode, os.listdir(folder))))
                         below = yield from self._add_to_next_folder(folder, path, names)
                 except (FileNotFoundError, NotADirectoryError):
                     log.warning("%s vanished while it was packed", os.fsdecode(path))
@@ -204,48 +246,44 @@ class _TreeExport(_Export):
             yield self._end()
 
     def _add_to_next_folder(
-        self, folder: int, folder_path: bytes, names: Iterator[str]
+        self, folder: int, folder_path: bytes, names: Iterator[bytes]
     ) -> Generator[bytes, None, bytes | None]:
         """Add entries up to that of a folder; return its path, or None at the end of `names`."""
+        above = folder_path + b"/" if folder_path else b""
         for name in names:
-            path = os.path.join(folder_path, os.fsencode(name))
+            path = above + name
             try:
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                yield from self._add_file_or_mark(folder, name, path, status)
+                if is_whiteout(status):
+                    self._add_whiteout(above + PREFIX + name, status)
+                else:
+                    yield from self._add(folder, name, path, status)
+                is_folder = stat.S_ISDIR(status.st_mode)
+                if is_folder and is_opaque(at(folder, name), self._xattrs):
+                    self._add_opaque_mark(path, status)
             except (FileNotFoundError, NotADirectoryError):
                 log.warning("%s vanished while it was packed", os.fsdecode(path))
                 continue
-            if len(self._gathered) >= _PIECE:
+            if self._size >= _PIECE:
                 yield self._take()
-            if stat.S_ISDIR(status.st_mode):
+            if is_folder:
                 return path
         return None
 
-    def _add_file_or_mark(
-        self, folder: int, name: str, path: bytes, status: os.stat_result
-    ) -> Iterator[bytes]:
-        if is_whiteout(status):
-            self._add_whiteout(path, status)
-            return
-        yield from self._add(folder, name, path, status)
-        if stat.S_ISDIR(status.st_mode) and is_opaque(at(folder, os.fsencode(name)), self._xattrs):
-            self._add_opaque_mark(path, status)
-
     def _add_whiteout(self, path: bytes, status: os.stat_result) -> None:
-        folder, slash, name = path.rpartition(b"/")
         entry = Entry(
-            name=folder + slash + PREFIX + name,
+            name=path,
             mode=_WHITEOUT_MODE,
             uid=status.st_uid,
             gid=status.st_gid,
             mtime_ns=status.st_mtime_ns // 10**9 * 10**9,
         )
-        self._gathered += header(entry)
+        self._gather(header(entry))
 
     def _add_opaque_mark(self, path: bytes, status: os.stat_result) -> None:
         uid, gid = self._id_maps.to_container(status.st_uid, status.st_gid)
         mode = status.st_mode & 0o777
-        self._gathered += header(Entry(name=path + b"/" + OPAQUE, mode=mode, uid=uid, gid=gid))
+        self._gather(header(Entry(name=path + b"/" + OPAQUE, mode=mode, uid=uid, gid=gid)))
 
 
 class _ChangesExport(_Export):
@@ -258,15 +296,15 @@ class _ChangesExport(_Export):
                 if change.kind is Kind.DELETE:
                     folder, slash, base = path.rpartition(b"/")
                     whiteout = Entry(name=folder + slash + PREFIX + base, mode=_WHITEOUT_MODE)
-                    self._gathered += header(whiteout)
+                    self._gather(header(whiteout))
                     continue
                 try:
                     with opened_folder(root, parent) as folder_fd:
                         status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
-                        yield from self._add(folder_fd, name, path, status)
+                        yield from self._add(folder_fd, os.fsencode(name), path, status)
                 except (FileNotFoundError, NotADirectoryError):
                     log.warning("%s vanished while it was packed", change.path)
-                if len(self._gathered) >= _PIECE:
+                if self._size >= _PIECE:
                     yield self._take()
             yield self._end()
 

@@ -37,10 +37,14 @@ class IdMaps(NamedTuple):
 
     def to_host(self, uid: int, gid: int) -> tuple[int, int]:
         """The host's owner for a container's.  Raises IdMapError for one outside the map."""
+        if not self.uids and not self.gids:
+            return uid, gid
         return _to_host(uid, self.uids, "user"), _to_host(gid, self.gids, "group")
 
     def to_container(self, uid: int, gid: int) -> tuple[int, int]:
         """The container's owner for a host's.  Raises IdMapError for one outside the map."""
+        if not self.uids and not self.gids:
+            return uid, gid
         return _to_container(uid, self.uids, "user"), _to_container(gid, self.gids, "group")
 
     @property

@@ -84,7 +84,7 @@ def header(entry: Entry) -> bytes:
     if b"\0" in name or b"\0" in linkname:
         raise TarError(f'the name "{printable(name)}" or its link target holds a NUL byte')
     return before + _block(
-        _text(name),
+        _text(name) if records else name.ljust(_NAME, b"\0"),
         _octal(entry.mode, uid, gid),
         size,
         seconds,

@@ -30,6 +30,20 @@ def get_xattr(path_or_fd: PathOrFd, name: str) -> bytes | None:
         raise
 
 
+def may_have_xattrs(path_or_fd: PathOrFd) -> bool:
+    """False when the file surely has none at all.  Files like `get_xattr` does.
+
+    For one file after the other this is the quicker question: an error takes Python longer than a
+    system call takes the kernel.
+    """
+    try:
+        if isinstance(path_or_fd, int):
+            return bool(os.listxattr(path_or_fd))
+        return bool(os.listxattr(path_or_fd, follow_symlinks=False))
+    except OSError:
+        return True
+
+
 def at(dir_fd: int, name: bytes) -> bytes:
     """A path to `name` in an open folder, for calls that know no descriptors.
 

@@ -102,7 +102,11 @@ class LiveBody(io.RawIOBase):
     def _read(self, target: memoryview) -> int:
         done = 0
         wanted = len(target)
-        while done < wanted and (self._left or self._next_chunk(wait=done == 0)):
+        while done < wanted:
+            if self._left == 0:
+                done += self._copy_small_chunks(target[done:])
+                if done == wanted or not self._next_chunk(wait=done == 0):
+                    break
             here = min(self._left, wanted - done)
             buffered = self._end - self._start
             if buffered:
@@ -123,12 +127,36 @@ class LiveBody(io.RawIOBase):
             self._finish()
         return done
 
+    def _copy_small_chunks(self, target: memoryview) -> int:
+        """Fill `target` with those next chunks that have arrived whole, as far as they fit.
+
+        A commit comes in three chunks for each file: header, data and padding.
+        """
+        if not self._between_chunks or self.complete:
+            return 0
+        raw, view, start, end = self._raw, self._view, self._start, self._end
+        done, room = 0, len(target)
+        plain = _PLAIN_CHUNK.match(raw, start, end)
+        while plain is not None:
+            data = plain.end()
+            size = int(plain[1], 16)
+            if not 0 < size <= room or data + size > end:
+                break
+            start = data + size
+            target[done : done + size] = view[data:start]
+            done += size
+            room -= size
+            plain = _PLAIN_CHUNK.match(raw, start, end)
+        self._start = start
+        self.received += done
+        return done
+
     def _next_chunk(self, wait: bool) -> bool:
         """Read on to the next chunk's data; False at the end, or where that would mean to wait."""
         if self.complete or not self._chunked:
             return False
         if self._between_chunks:
-            # The engine's way; a commit comes in chunks of 512 bytes, so this is often.
+            # The engine's way.
             plain = _PLAIN_CHUNK.match(self._raw, self._start, self._end)
             if plain is not None:
                 self._start = plain.end()

@@ -131,6 +131,17 @@ def test_what_has_arrived_is_given_without_waiting_for_more(pair: Pair) -> None:
             assert body.read(100) in (b"hello", b"world")
 
 
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 1000])
+def test_small_chunks_are_read_up_to_the_last_and_not_what_looks_like_one(
+    pair: Pair, size: int
+) -> None:
+    begun = chunk(b"ab") + chunk(b"cde") + chunk(b"f") + b"0\r\n\r\n" + b"\r\n3\r\nXYZ"
+    body = LiveBody(pair[1], begun, None, Turn(Turns()))
+    assert b"".join(iter(lambda: body.read(size), b"")) == b"abcdef"
+    assert (body.received, body.complete) == (6, True)
+    assert body.leftover() == b"\r\n3\r\nXYZ"
+
+
 def test_extensions_and_trailers_of_chunks_are_skipped(pair: Pair) -> None:
     wire = b'3;name="v"\r\nabc\r\n00 ;x\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\nNEXT'
     body = _body_of(pair, wire)
