@@ -19,6 +19,7 @@ from manuka.api import calls
 from manuka.api.instance import DriverInstance
 from manuka.api.routes import make_app
 from manuka.overlay2.driver import Overlay2
+from manuka.vfs.driver import Vfs
 from tests.layertar import LayerTar
 from tests.unit.wire import Running, Wire, chunk, running, stream_head
 
@@ -47,9 +48,9 @@ def cut_off(wire: Wire, target: str) -> None:
     assert "broke the layer's stream off" in wire.reply().error
 
 
-@pytest.fixture
-def plugin(tmp_path: Path) -> Iterator[Running]:
-    with running(make_app(DriverInstance(Overlay2, str(tmp_path / "run")))) as server:
+@pytest.fixture(params=[Overlay2, Vfs])
+def plugin(request, tmp_path: Path) -> Iterator[Running]:
+    with running(make_app(DriverInstance(request.param, str(tmp_path / "run")))) as server:
         with server.wire() as wire:
             message = {"Home": str(tmp_path / "home"), "Opts": [], "UIDMaps": None, "GIDMaps": None}
             assert wire.call(calls.INIT, message).status == 200
