@@ -15,6 +15,7 @@ import pytest
 
 from manuka.api import calls
 from manuka.errors import ManukaError
+from manuka.server import turns
 from tests.unit.wire import Running, Wire, chunk, chunked, request, running, stream_head
 
 APPLY = calls.APPLY_DIFF + "?id=a&parent="
@@ -521,3 +522,35 @@ def test_waitress_logs_nothing_at_start_and_stop(
     caplog.set_level(logging.INFO)
     counting.stop()
     assert caplog.messages == []
+
+
+# --- turns ---------------------------------------------------------------------------------------
+
+
+def test_one_stream_is_worked_on_at_a_time_and_other_calls_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 60.0)
+    at_work: List[str] = []
+    most: List[int] = []
+    go_on = threading.Event()
+
+    def handler(environ: Dict[str, Any]) -> bytes:
+        count(environ)
+        at_work.append(environ["QUERY_STRING"])
+        most.append(len(at_work))
+        go_on.wait(20)
+        at_work.remove(environ["QUERY_STRING"])
+        return b"done"
+
+    application = Application({calls.APPLY_DIFF: handler})
+    with running(application) as server, contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(server.wire()) for _ in range(3)]
+        for number, wire in enumerate(wires):
+            wire.send(stream_head(f"{calls.APPLY_DIFF}?id={number}") + chunked(b"layer"))
+        with server.wire() as other:
+            for _ in range(20):
+                assert other.call(calls.EXISTS, {"ID": "a"}).status == 200
+        go_on.set()
+        assert [wire.reply().body for wire in wires] == [b"done"] * 3
+    assert most == [1, 1, 1]
