@@ -31,7 +31,7 @@ def get_xattr(path_or_fd: PathOrFd, name: str) -> bytes | None:
 
 
 def may_have_xattrs(path_or_fd: PathOrFd) -> bool:
-    """False when the file surely has none at all.  Files like `get_xattr` does.
+    """False when the file surely has none at all.  Takes what `get_xattr` takes, and never raises.
 
     For one file after the other this is the quicker question: an error takes Python longer than a
     system call takes the kernel.

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from manuka.linux.xattr import at, get_xattr
+from manuka.linux.xattr import at, get_xattr, may_have_xattrs
 from tests.unit.mounts import needs_root
 
 
@@ -36,6 +36,18 @@ def test_an_empty_value_is_not_the_same_as_none(file):
 
 def test_a_file_system_without_attributes_has_none():
     assert get_xattr("/proc/self/status", "user.test") is None
+
+
+def test_only_a_file_without_any_surely_has_none(file, tmp_path):
+    assert may_have_xattrs(str(file))
+    os.removexattr(file, "user.test")
+    assert not may_have_xattrs(os.fsencode(file))
+    with file.open() as opened:
+        assert not may_have_xattrs(opened.fileno())
+    os.setxattr(file, "user.test", b"")
+    (tmp_path / "link").symlink_to(file)
+    assert not may_have_xattrs(str(tmp_path / "link"))
+    assert may_have_xattrs(str(tmp_path / "missing")), "asking for one tells the error"
 
 
 @needs_root
