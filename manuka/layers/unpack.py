@@ -27,7 +27,19 @@ from manuka.errors import ManukaError
 from manuka.layers.copy import copy_data
 from manuka.layers.idmap import IdMapError, IdMaps
 from manuka.layers.stack import Found
-from manuka.layers.tar import LONGEST_SHOWN, Entry, Stream, TarReader
+from manuka.layers.tar import (
+    BLOCK_DEVICE,
+    CHARACTER_DEVICE,
+    DIRECTORY,
+    FIFO,
+    HARD_LINK,
+    LONGEST_SHOWN,
+    REGULAR,
+    SYMLINK,
+    Entry,
+    Stream,
+    TarReader,
+)
 from manuka.layers.whiteouts import (
     AUFS_LINKS,
     AUFS_PREFIX,
@@ -349,10 +361,10 @@ class Unpacker(abc.ABC):
                 self._set_attributes(handle, entry, owner)
 
     def _make_node(self, entry: Entry, name: bytes, path: bytes) -> None:
-        if entry.type == ord("6"):
+        if entry.type == FIFO:
             kind, device = stat.S_IFIFO, 0
         else:
-            kind = stat.S_IFCHR if entry.type == ord("3") else stat.S_IFBLK
+            kind = stat.S_IFCHR if entry.type == CHARACTER_DEVICE else stat.S_IFBLK
             device = os.makedev(entry.devmajor, entry.devminor)
             if kind == stat.S_IFCHR and not device:
                 self._hide(entry, name)  # For an overlayfs this is what a whiteout looks like.
@@ -370,13 +382,13 @@ class Unpacker(abc.ABC):
 
     # Not bound methods in each object: such a circle would keep the reader's buffer for long.
     _MAKERS = {
-        ord("0"): _make_file,
-        ord("1"): _make_hard_link,
-        ord("2"): _make_symlink,
-        ord("3"): _make_node,
-        ord("4"): _make_node,
-        ord("5"): _make_folder,
-        ord("6"): _make_node,
+        REGULAR: _make_file,
+        HARD_LINK: _make_hard_link,
+        SYMLINK: _make_symlink,
+        CHARACTER_DEVICE: _make_node,
+        BLOCK_DEVICE: _make_node,
+        DIRECTORY: _make_folder,
+        FIFO: _make_node,
     }
 
     # --- what makers share -----------------------------------------------------------------------
