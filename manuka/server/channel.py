@@ -180,12 +180,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._serve()
             while kept and dispatcher.keeps and self._next_request():
                 self._serve()
+        except BaseException:
+            self.cancel()  # the main loop hangs up, so that the engine does not wait for a reply
+            self.server.pull_trigger()
+            raise
         finally:
             if kept:
-                self.kept = False
-                dispatcher.leave(self)
-                self.server.pull_trigger()
+                self._leave()
             serving.channel = None
+
+    def _leave(self) -> None:
+        self.server.task_dispatcher.leave(self)
+        with self.requests_lock:
+            self.kept = False
+            if self.requests:  # they came while they needed no other thread
+                self.server.add_task(self)
+        self.server.pull_trigger()
 
     def needs_loop(self) -> bool:
         """Whether the main loop has to look at this connection: to send, to close, or to read."""
@@ -193,7 +203,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return bool(left or not self.kept)
 
     def readable(self) -> bool:
-        return not self.kept and bool(super().readable())
+        # Without the lock, a thread could serve all there is, and stay, between the two looks.
+        with self.requests_lock:
+            return bool(super().readable()) and not self.kept
 
     def _next_request(self) -> bool:
         """Wait until a request has come; False when the main loop is to go on."""

@@ -79,7 +79,6 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
             task.service()
         except BaseException:
             self.logger.exception("Exception when servicing %r", task)
-            task.break_off()
         finally:
             self._own_threads.discard(threading.current_thread())
 
