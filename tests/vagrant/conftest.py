@@ -20,11 +20,20 @@ REPOSITORY = HERE.parents[1]
 # Of the caller's, these would lead Vagrant, Ansible or libvirt elsewhere.
 FOREIGN = re.compile(r"(ANSIBLE|DOCKER|LIBVIRT|MACHINES?|MANUKA|VAGRANT|VIRSH)(_|$)")
 
-# For a machine that is slow and thrown away. Vagrant reads it before the repository's Vagrantfile.
-PATIENCE = """
+# For a machine that is slow and thrown away, and whose console is wanted if it does not come up.
+# Vagrant reads it before the repository's Vagrantfile.
+VAGRANTFILE = """
 Vagrant.configure("2") do |config|
   config.vm.boot_timeout = 1800
-  config.vm.provider(:libvirt) { |libvirt| libvirt.disk_driver cache: "unsafe" }
+  config.vm.provider :libvirt do |libvirt|
+    libvirt.disk_driver cache: "unsafe"
+    # Its second serial port; `libvirt.serial`, for the first, fails beside a project's Vagrantfile.
+    console = File.join(ENV["VAGRANT_HOME"], "console")
+    ["-chardev", "file,id=console,path=#{console}",
+     "-device", "isa-serial,index=1,chardev=console"].each do |argument|
+      libvirt.qemuargs value: argument
+    end
+  end
 end
 """
 
@@ -64,7 +73,7 @@ def vagrant_environment(packages, tmp_path_factory):
     """Environment of a Vagrant that has boxes, plugins and caches of its own."""
     home = tmp_path_factory.mktemp("home")
     (home / "vagrant").mkdir()
-    (home / "vagrant/Vagrantfile").write_text(PATIENCE)
+    (home / "vagrant/Vagrantfile").write_text(VAGRANTFILE)
     return {
         **clean_environment(),
         "VAGRANT_HOME": str(home / "vagrant"),
