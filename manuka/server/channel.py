@@ -181,7 +181,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             while kept and dispatcher.keeps and self._next_request():
                 self._serve()
         except BaseException:
-            self.cancel()  # the main loop hangs up, so that the engine does not wait for a reply
+            # The main loop hangs up, so that the engine does not wait for a reply.  Not `cancel`,
+            # with which waitress 2 does so never, and goes round and round.
+            with self.requests_lock:
+                self.requests.clear()
+                self.will_close = True
             self.server.pull_trigger()
             raise
         finally:
