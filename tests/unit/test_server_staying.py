@@ -59,7 +59,7 @@ def test_the_main_loop_does_not_read_where_a_thread_stays(monkeypatch: pytest.Mo
 def test_what_came_while_a_thread_stayed_is_served_after_it_has_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(channel, "_STAY", 0.1)
+    monkeypatch.setattr(channel, "_STAY", 1.0)
     with running(application) as server, server.wire() as wire:
         # As if somebody else had read it, for the thread looks at the socket.
         with_thread(server, wire).received(request(calls.EXISTS, {"ID": "b"}))
@@ -67,11 +67,13 @@ def test_what_came_while_a_thread_stayed_is_served_after_it_has_left(
 
 
 def test_a_thread_that_leaves_takes_no_place_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "_STAY", 0.05)
+    monkeypatch.setattr(channel, "_STAY", 0.5)
     with running(application) as server, server.wire() as wire:
         for _ in range(3):
-            with_thread(server, wire)
-            time.sleep(0.15)
+            kept = with_thread(server, wire)
+            deadline = time.monotonic() + 10
+            while kept.kept and time.monotonic() < deadline:
+                time.sleep(0.01)
         assert not server.server.task_dispatcher._kept
 
 
