@@ -31,18 +31,29 @@ lint() {
     return $result
 }
 
+# Runs the tests in FOLDER... as root, with the environment VENV, several at a time: most of them wait
+# for the kernel, an engine, or a clock. The more engines, the more memory; so 8 at most.
+tests_in() {
+    python=$1/bin/python
+    shift
+    workers=$(($(nproc) * 2))
+    [ $workers -le 8 ] || workers=8
+    as_root env CI="${CI:-}" MANUKA_ENGINES="${MANUKA_ENGINES:-}" \
+        "$python" -m pytest --numprocesses "${WORKERS:-$workers}" --dist worksteal "$@"
+}
+
 unit() {
     ready mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
         bsdtar=libarchive-tools busybox=busybox-static
     result=0
     say "Unit tests on $(.venv/bin/python --version)"
-    as_root .venv/bin/python -m pytest tests/unit tests/hostile tests/conformance || result=1
+    tests_in .venv tests/unit tests/hostile tests/conformance || result=1
     for version in ${PYTHONS-3.7}; do
         python=$(find_python "$version")
         if [ -n "$python" ]; then
             environment ".venv-$version" "$python" requirements/test.txt
             say "Unit tests on $(".venv-$version/bin/python" --version)"
-            as_root ".venv-$version/bin/python" -m pytest tests/unit || result=1
+            tests_in ".venv-$version" tests/unit || result=1
         elif [ -n "${CI:-}" ]; then
             say "No Python $version on PATH or under pyenv: in CI its unit tests have to run."
             result=1
@@ -57,8 +68,9 @@ engine() {
     ready_engine docker-registry=docker-registry
     engines=${MANUKA_ENGINES:-$(find_engines)}
     say "Engine tests on $engines"
-    as_root env MANUKA_ENGINES="$engines" .venv/bin/python -m pytest \
-        tests/engine tests/parity tests/crash
+    MANUKA_ENGINES=$engines
+    export MANUKA_ENGINES
+    tests_in .venv tests/engine tests/parity tests/crash
 }
 
 # Quotas of xfs, and defaults of the kernel, which this machine's may lack or lend to others.

@@ -6,8 +6,9 @@ only the first of ``MANUKA_ENGINES`` is tried, but for the tests that are marked
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 
@@ -48,3 +49,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A folder for a world, in memory: what a kill leaves does not depend on the disk."""
     with mounted(tmp_path / "disk") as folder:
         yield folder
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Show a line at once, though the test passes."""
+
+    def show(line: str) -> None:
+        with capsys.disabled():
+            # What a worker of pytest's says to its standard output goes nowhere.
+            print(line, file=sys.stderr, flush=True)
+
+    return show

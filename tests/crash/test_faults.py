@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import List, Optional
+from typing import Callable, List, Optional
 
 import pytest
 
@@ -80,7 +80,7 @@ def chosen(steps: List[Step]) -> List[int]:
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.timeout(4 * 3600 if "MANUKA_KILLS" in os.environ else 600)
 def test_a_fault_anywhere_is_told_and_costs_nothing_else(
-    nursery: Nursery, disk: Path, name: str, capsys: pytest.CaptureFixture[str]
+    nursery: Nursery, disk: Path, name: str, tell: Callable[[str], None]
 ) -> None:
     def at(number: int, step: Step) -> str:
         return f"{errno.errorcode[error_for(step, number)]} at {number}, {step}"
@@ -89,6 +89,5 @@ def test_a_fault_anywhere_is_told_and_costs_nothing_else(
         *(nursery, disk, name, lambda world: steps_of(world, name, plan_for(world))),
         *(chosen, fail_at, at),
     )
-    with capsys.disabled():
-        print(f"{name}: {len(steps)} calls about files, {hit} faults")
+    tell(f"{name}: {len(steps)} calls about files, {hit} faults")
     assert not failed, "\n".join(f"{where}:\n  {error}" for where, error in failed.items())

@@ -106,7 +106,7 @@ def sweep(
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.timeout(4 * 3600 if "MANUKA_KILLS" in os.environ else 600)
 def test_killed_anywhere_the_plugin_loses_nothing(
-    nursery: Nursery, disk: Path, name: str, capsys: pytest.CaptureFixture[str]
+    nursery: Nursery, disk: Path, name: str, tell: Callable[[str], None]
 ) -> None:
     def at(number: int, step: Step) -> str:
         return f"killed at {number}, {step}"
@@ -114,6 +114,5 @@ def test_killed_anywhere_the_plugin_loses_nothing(
     steps, killed, failed = sweep(
         nursery, disk, name, lambda world: steps_of(world, name), chosen, kill_at, at
     )
-    with capsys.disabled():
-        print(f"{name}: {len(steps)} system calls, {killed} kills")
+    tell(f"{name}: {len(steps)} system calls, {killed} kills")
     assert not failed, "\n".join(f"{where}:\n  {error}" for where, error in failed.items())

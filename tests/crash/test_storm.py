@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Callable
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_under_random_kills_every_acknowledged_image_stays_whole(
     registry: str,
     victim: str,
     default: int,
-    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     sandbox = make_sandbox()
     before = layer_folders(sandbox)
@@ -46,16 +47,14 @@ def test_under_random_kills_every_acknowledged_image_stays_whole(
         done += batch
         storm.assert_whole()
         assert storm.rubbish() == []
-        with capsys.disabled():
-            print(f"{done} kills of the {victim}; done meanwhile: {storm.done}", flush=True)
+        tell(f"{done} kills of the {victim}; done meanwhile: {storm.done}")
     storm.remove_everything()
     sandbox.stop()
     sandbox.start()
     assert storm.mounts() == []
     assert storm.rubbish() == []
     forgotten = storm.left(before)
-    with capsys.disabled():
-        print(f"layers whose making the engine forgot: {forgotten}")
+    tell(f"layers whose making the engine forgot: {forgotten}")
     # The engine never asks for the removal of a layer that it had not written down when it was
     # killed, however whole, or whose Create it heard no answer to.  A job makes one at a time.
     assert len(forgotten) <= JOBS * done
