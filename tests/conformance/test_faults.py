@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.conformance.faulty import FAULTS, Fault
@@ -36,3 +40,12 @@ def test_a_fault_shows_in_its_group_and_leaves_the_others_alone() -> None:
     groups = {check["group"] for check in run.checks if check["outcome"] == "failed"}
     assert "changes" in groups
     assert groups <= {"changes", "depth", "names", "concurrency", "hostile"}
+
+
+def test_what_escapes_to_above_the_home_is_found_and_taken_away(tmp_path: Path) -> None:
+    fault = next(fault for fault in FAULTS if fault.name == "layers escape through links")
+    with running(fault.app()) as plugin:
+        run = conform(plugin.path, "--home", tmp_path, "--group", "hostile", "-k", "one-up")
+    assert run.code == 1
+    assert re.search(rf"{re.escape(str(tmp_path))}/manuka-conform-\w+-planted", run.said)
+    assert os.listdir(str(tmp_path)) == []

@@ -36,7 +36,8 @@ def _dot_dot_inside(guard: Guard) -> LayerTar:
 def _one_up(guard: Guard) -> LayerTar:
     tar = LayerTar()
     for depth in range(1, 8):
-        tar.file("../" * depth + "guard/planted", b"x").file("../" * depth + "planted", b"x")
+        up = "../" * depth + guard.place
+        tar.file(f"{up}/guard/planted", b"x").file(f"{up}-planted", b"x")
     return tar
 
 

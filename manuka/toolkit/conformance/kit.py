@@ -67,12 +67,15 @@ class KitSettings(NamedTuple):
 class Guard:
     """A folder that no layer may touch: its names stand in hostile tars.
 
-    folder: the guard.  secret: a file in it.
+    folder: the guard.  secret: a file in it.  place: name of the folder that it shares with the
+    driver's home, which is nobody else's; nothing of this name, or that begins with it, may come to
+    be in a folder further up.
     """
 
     def __init__(self, base: Path) -> None:
         self.folder = base / "guard"
         self.secret = self.folder / "secret"
+        self.place = base.name
         self._base = base
         (self.folder / "folder").mkdir(parents=True)
         (self.folder / "folder" / "file").write_bytes(b"kept")
@@ -108,13 +111,20 @@ class Guard:
         found: dict[str, object] = dict(snapshot(self.folder))
         found["guard"] = (oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
         found["beside it"] = sorted(set(os.listdir(str(self._base))) - {"home"})
+        found["further up"] = sorted(map(str, self._further_up()))
         return found
+
+    def _further_up(self) -> list[Path]:
+        found = [path for above in self._base.parents for path in above.glob(self.place + "*")]
+        return [path for path in found if path != self._base]
 
     def _restore(self) -> None:
         """So that the next check starts from the same."""
         for name in os.listdir(str(self._base)):
             if name not in ("home", "guard"):
                 remove_tree(str(self._base / name))
+        for path in self._further_up():
+            remove_tree(str(path))
         remove_tree(str(self.folder))
         self.__init__(self._base)  # type: ignore[misc]
 
