@@ -164,27 +164,29 @@ tests_of_machines() {
         .venv-lab/bin/python -m pytest "$@"
 }
 
-# Molecule's scenarios and the tests that make machines of their own, some at a time.
+# Molecule's scenarios and the tests that make machines of their own, some at a time. Vagrant's begin
+# first: a machine without KVM is what all of this waits for.
 machines() {
     provide gpg=gnupg busybox=busybox-static
     [ -e /usr/lib/python3/dist-packages/apt/__init__.py ] || provide "=python3-apt"
     as_root tests/vagrant/packages
+    say "A machine of Vagrant's, and Molecule's scenarios default, pair and upgrade, at the same time;"
+    say "their output is in .lab/*.log"
     begun=
-    say "Images of machines"
+    failed=
+    begin vagrant tests_of_machines tests/vagrant
     for release in bullseye bookworm trixie; do
         begin "image-$release" machine_image $release
     done
-    finish || return 1
-
-    say "Molecule's scenarios default, pair and upgrade, and a machine of Vagrant's, at the same time;"
-    say "their output is in .lab/*.log"
-    for scenario in default pair upgrade; do
-        begin "molecule-$scenario" molecule $scenario test
-    done
-    begin vagrant tests_of_machines tests/vagrant
-    failed=
-    finish molecule || failed=yes
-    begin lab tests_of_machines tests/lab
+    if finish image; then
+        for scenario in default pair upgrade; do
+            begin "molecule-$scenario" molecule $scenario test
+        done
+        finish molecule || failed=yes
+        begin lab tests_of_machines tests/lab
+    else
+        failed=yes
+    fi
     finish || failed=yes
     [ -z "$failed" ]
 }
