@@ -48,8 +48,8 @@ def in_sandbox(make: Callable[[], Sandbox], work: Callable[[Sandbox], int]) -> i
     It is what `work` returns, 128 + N if signal N ended this, and 1 if there is no sandbox.
     Messages go to stderr, for stdout is the work's own.
     """
-    with _signals_as_exceptions():
-        try:
+    try:
+        with _signals_as_exceptions():
             sandbox = make()
             _say(f"starting Docker {sandbox.program.version_text} on {sandbox.driver}")
             with sandbox:
@@ -65,13 +65,11 @@ def in_sandbox(make: Callable[[], Sandbox], work: Callable[[Sandbox], int]) -> i
             else:
                 _say("gone: no process, mount or folder is left")
             return status
-        except ManukaError as error:
-            _say(str(error))
-            return 1
-        except _Ended as ended:
-            return 128 + ended.number
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+    except ManukaError as error:
+        _say(str(error))
+        return 1
+    except _Ended as ended:
+        return 128 + ended.number
 
 
 class _Ended(BaseException):
@@ -148,7 +146,10 @@ def _signals_as_exceptions() -> Iterator[None]:
             raise _Ended(asked[0])
 
     with contextlib.ExitStack() as stack:
-        for number in (signal.SIGALRM, *_ENDING):
+        stack.enter_context(_handler(signal.SIGALRM, end))
+        # Without that handler, one more alarm would end this process.
+        stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
+        for number in _ENDING:
             stack.enter_context(_handler(number, end))
         yield
 

@@ -47,5 +47,6 @@ def test_what_escapes_to_above_the_home_is_found_and_taken_away(tmp_path: Path) 
     with running(fault.app()) as plugin:
         run = conform(plugin.path, "--home", tmp_path, "--group", "hostile", "-k", "one-up")
     assert run.code == 1
-    assert re.search(rf"{re.escape(str(tmp_path))}/manuka-conform-\w+-planted", run.said)
+    found = "\n".join(str(check["reason"]) for check in run.checks)
+    assert re.search(rf"further up: .*'{re.escape(str(tmp_path))}/manuka-conform-\w+-planted'", found)
     assert os.listdir(str(tmp_path)) == []

@@ -335,7 +335,7 @@ def test_what_a_driver_leaves_of_a_layer_is_read_before_the_reply(tmp_path: Path
         wire.sock.settimeout(0.3)
         with pytest.raises(socket.timeout):
             wire.sock.recv(1)
-        wire.sock.settimeout(20)
+        wire.sock.settimeout(120)
         wire.send(b"0\r\n\r\n")
         assert wire.reply().json == {"Size": 10}
         wire.send(stream_head(calls.APPLY_DIFF + "?id=a&parent=") + chunk(bytes(1000000)))
@@ -366,7 +366,7 @@ def test_an_error_about_a_layer_is_told_when_the_layer_has_been_sent(plugin: Plu
             wire.sock.settimeout(0.3)
             with pytest.raises(socket.timeout):
                 wire.sock.recv(1)
-            wire.sock.settimeout(20)
+            wire.sock.settimeout(120)
             wire.send(chunk(bytes(1 << 20)) + b"0\r\n\r\n")
             assert wire.reply().status == 500
             assert wire.call(calls.EXISTS, {"ID": "a"}).status == 200

@@ -82,7 +82,7 @@ def test_a_process_in_the_namespace_sees_only_what_is_in_it(tmp_path: Path) -> N
     namespace = Namespace(str(tmp_path))
     try:
         child = namespace.spawn(["sh", "-c", "echo $$; ls /proc"], stdout=subprocess.PIPE)
-        out = child.communicate(timeout=20)[0].decode().split()
+        out = child.communicate(timeout=120)[0].decode().split()
         pids = [int(name) for name in out[1:] if name.isdigit()]
         assert 1 in pids
         assert len(pids) <= 4, "its process 1, the shell, and ls"
@@ -131,7 +131,7 @@ def test_a_file_of_the_host_can_be_another_one_inside(tmp_path: Path) -> None:
     try:
         namespace.bind(str(substitute), "/etc/passwd")
         child = namespace.spawn(["cat", "/etc/passwd"], stdout=subprocess.PIPE)
-        assert child.communicate(timeout=20)[0] == b"another\n"
+        assert child.communicate(timeout=120)[0] == b"another\n"
         assert Path("/etc/passwd").read_text() == before
     finally:
         namespace.close()
@@ -157,6 +157,7 @@ try:
         time.sleep(30)
 except command._Ended as ended:
     print(ended.number)
+time.sleep(2 * command._AGAIN)  # in which nothing comes any more
 """
 
 

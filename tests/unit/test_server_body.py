@@ -22,7 +22,7 @@ Pair = Tuple[socket.socket, socket.socket]
 def _pair() -> Pair:
     engine, plugin = socket.socketpair()
     plugin.setblocking(False)
-    engine.settimeout(20)
+    engine.settimeout(120)
     return engine, plugin
 
 

@@ -131,7 +131,7 @@ def test_an_engine_faster_than_the_driver_has_to_wait() -> None:
                 sent += wire.sock.send(data[sent:])
         assert sent < 1 << 20
         go_on.set()
-        wire.sock.settimeout(20)
+        wire.sock.settimeout(120)
         wire.send(bytes(data[sent:]))
         assert wire.reply().body == b"%d" % (8 << 20)
 

@@ -60,7 +60,7 @@ class Process:
     def end(self, signum: int = signal.SIGTERM) -> str:
         """Stop it, and return what it logged."""
         self.process.send_signal(signum)
-        _, log = self.process.communicate(timeout=20)
+        _, log = self.process.communicate(timeout=120)
         return log
 
 
@@ -145,7 +145,7 @@ def test_a_second_service_on_the_same_socket_gives_up(start: Any) -> None:
     first = start()
     first.wait_for_socket()
     second = start()
-    _, log = second.process.communicate(timeout=20)
+    _, log = second.process.communicate(timeout=120)
     assert second.process.returncode == 1
     assert log.splitlines()[-1] == (
         f"manuka: another process is listening on {first.path}: pid {first.process.pid}"
@@ -166,7 +166,7 @@ def test_a_home_that_the_driver_refuses_ends_the_service_with_its_words(
     start: Any, tmp_path: Path
 ) -> None:
     process = start("--home", str(tmp_path / "home"), "--storage-opt", "folder.broken=yes")
-    _, log = process.process.communicate(timeout=20)
+    _, log = process.process.communicate(timeout=120)
     assert process.process.returncode == 1
     assert log == "manuka: folder.broken is set, so there is no driver\n"
     assert not os.path.exists(process.path)
@@ -203,7 +203,7 @@ def test_a_socket_of_systemd_is_served_and_outlives_the_service(start: Any, tmp_
 def test_systemd_is_told_of_the_start_of_life_and_of_the_end(start: Any, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(120)
         process = start(
             environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
         )

@@ -39,7 +39,7 @@ class Wire:
         except OSError:
             self.sock.close()
             raise
-        self.sock.settimeout(20)
+        self.sock.settimeout(120)  # a busy machine is no error
         self._received = b""
 
     def __enter__(self) -> Wire:
