@@ -48,5 +48,6 @@ def test_what_escapes_to_above_the_home_is_found_and_taken_away(tmp_path: Path) 
         run = conform(plugin.path, "--home", tmp_path, "--group", "hostile", "-k", "one-up")
     assert run.code == 1
     found = "\n".join(str(check["reason"]) for check in run.checks)
-    assert re.search(rf"further up: .*'{re.escape(str(tmp_path))}/manuka-conform-\w+-planted'", found)
+    planted = rf"'{re.escape(str(tmp_path))}/manuka-conform-\w+-planted'"
+    assert re.search(f"further up: .*{planted}", found)
     assert os.listdir(str(tmp_path)) == []

@@ -155,7 +155,7 @@ def test_many_first_calls_at_once_make_one_driver(run_dir: Path, init: InitReque
     gate = threading.Event()
 
     def factory(settings: Settings) -> FolderDriver:
-        gate.wait(5)
+        gate.wait(60)
         made.append(FolderDriver(settings))
         return made[-1]
 

@@ -444,7 +444,7 @@ def test_a_naive_diff_lets_go_of_its_mounts_when_the_engine_hangs_up(
     with plugin.server.wire() as wire:
         wire.send(b"POST /GraphDriver.Diff HTTP/1.1\r\nContent-Length: 10\r\n\r\n" + b'{"ID":"a"}')
         wire.sock.recv(1000)
-    assert closed.wait(5)
+    assert closed.wait(60)
 
 
 # --- init -----------------------------------------------------------------------------------------

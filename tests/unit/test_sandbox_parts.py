@@ -115,7 +115,7 @@ def test_the_end_of_the_namespace_ends_its_processes(tmp_path: Path) -> None:
     namespace = Namespace(str(tmp_path))
     child = namespace.spawn(["sleep", "1000"])
     namespace.close()
-    assert child.wait(10) == -9
+    assert child.wait(60) == -9
     with pytest.raises(SandboxError, match="has ended"):
         namespace.spawn(["true"])
 

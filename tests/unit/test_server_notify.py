@@ -18,7 +18,7 @@ def test_a_state_reaches_the_service_manager(
     name = f"manuka-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name if abstract else name)
-        manager.settimeout(5)
+        manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + name if abstract else name)
         notify(READY)
         assert manager.recv(100) == b"READY=1"

@@ -49,7 +49,7 @@ class Tracing:
 
     def wait(self, count: int) -> List[Call]:
         """The calls, once there are so many; the last bytes may be seen after they arrived."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(self.calls) < count:
             assert time.monotonic() < deadline, self.calls
             time.sleep(0.01)
@@ -93,7 +93,7 @@ def saying(path: str, answer: bytes) -> Iterator[None]:
         thread.start()
         yield
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
 
 
 @needs_root
