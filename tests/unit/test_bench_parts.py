@@ -174,7 +174,10 @@ sys.stdin.readline()
 block = bytearray(60_000_000)
 end = time.process_time() + 0.3
 while time.process_time() < end: pass
-child = subprocess.Popen([sys.executable, "-c", "b = bytearray(50_000_000); input()"], stdin=-1)
+child = subprocess.Popen(
+    [sys.executable, "-c", "b = bytearray(50_000_000); input(len(b))"], stdin=-1, stdout=-1
+)
+child.stdout.read(8)
 time.sleep(1)
 child.communicate(b"x")
 print("done", flush=True)
