@@ -66,10 +66,8 @@ unit() {
 
 engine() {
     ready_engine docker-registry=docker-registry
-    engines=${MANUKA_ENGINES:-$(find_engines)}
-    say "Engine tests on $engines"
-    MANUKA_ENGINES=$engines
-    export MANUKA_ENGINES
+    MANUKA_ENGINES=${MANUKA_ENGINES:-$(find_engines)}
+    say "Engine tests on $MANUKA_ENGINES"
     tests_in .venv tests/engine tests/parity tests/crash
 }
 
