@@ -22,8 +22,10 @@ from manuka.linux.libc import c_string, failure, function, os_error
 
 _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _IN_ROOT = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
+_LINK_FREE = _RESOLVE_IN_ROOT | _RESOLVE_NO_SYMLINKS
 
 # Python's own os.O_LARGEFILE is 0 on 64 bit machines, where open(2) always sets it.
 _O_LARGEFILE = 0o400000 if platform.machine().startswith(("aarch64", "arm")) else 0o100000
@@ -54,26 +56,31 @@ _NUMBER = ctypes.c_long(437)
 _SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
 
 
-def open_in_root(root_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
+def open_in_root(
+    root_fd: int, path: bytes, flags: int, mode: int = 0, *, follow: bool = True
+) -> int:
     """Open `path` as if the folder `root_fd` were "/"; returns a descriptor (close-on-exec).
 
     Absolute symlinks start at `root_fd`, ".." does not lead above it, and the links of /proc that
     jump to open files are not followed.  flags and mode are open(2)'s.
+    follow: False: a symlink anywhere in `path` raises ELOOP.
     """
     if not _has_openat2 or b"\0" in path:
-        return walk_in_root(root_fd, path, flags, mode)
-    fd: int = _syscall(_NUMBER, root_fd, path, _how(flags, mode, _IN_ROOT), _SIZE)
-    return fd if fd >= 0 else _try_again(root_fd, path, flags, mode)
+        return walk_in_root(root_fd, path, flags, mode, follow=follow)
+    how = _how(flags, mode, _IN_ROOT if follow else _LINK_FREE)
+    fd: int = _syscall(_NUMBER, root_fd, path, how, _SIZE)
+    return fd if fd >= 0 else _try_again(root_fd, path, flags, mode, follow)
 
 
-def _try_again(root_fd: int, path: bytes, flags: int, mode: int) -> int:
+def _try_again(root_fd: int, path: bytes, flags: int, mode: int, follow: bool) -> int:
+    how = _how(flags, mode, _IN_ROOT if follow else _LINK_FREE)
     for _ in range(_TRIES):
         if ctypes.get_errno() not in _PASSING:
             raise failure(path)
-        fd: int = _syscall(_NUMBER, root_fd, path, _how(flags, mode, _IN_ROOT), _SIZE)
+        fd: int = _syscall(_NUMBER, root_fd, path, how, _SIZE)
         if fd >= 0:
             return fd
-    return walk_in_root(root_fd, path, flags, mode)
+    return walk_in_root(root_fd, path, flags, mode, follow=follow)
 
 
 def open_folder(dir_fd: int, name: str) -> int:
@@ -92,7 +99,9 @@ def open_folder(dir_fd: int, name: str) -> int:
     return open_folder_by_hand(dir_fd, name)
 
 
-def walk_in_root(root_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
+def walk_in_root(
+    root_fd: int, path: bytes, flags: int, mode: int = 0, *, follow: bool = True
+) -> int:
     """`open_in_root` without openat2."""
     if not path:
         raise os_error(errno.ENOENT, path)
@@ -100,7 +109,7 @@ def walk_in_root(root_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
         raise os_error(errno.EINVAL, path)
     if len(path) >= _PATH_MAX:
         raise os_error(errno.ENAMETOOLONG, path)
-    walk = _Walk(root_fd)
+    walk = _Walk(root_fd, _MAX_LINKS if follow else 0)
     try:
         return walk.open(path, flags | os.O_CLOEXEC, mode)
     except OSError as error:
@@ -128,10 +137,10 @@ class _Walk:
     the folder meanwhile, so the walk goes there again from the root.
     """
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, most_links: int) -> None:
         self.root_fd = root_fd
         self.names: list[bytes] = []
-        self.links = 0
+        self.links_left = most_links
         self.folder = self._root()
 
     def close(self) -> None:
@@ -184,8 +193,8 @@ class _Walk:
             target = os.readlink(name, dir_fd=self.folder)
         except OSError:
             return False
-        self.links += 1
-        if self.links > _MAX_LINKS:
+        self.links_left -= 1
+        if self.links_left < 0:
             raise os_error(errno.ELOOP)
         if target.startswith(b"/"):
             self._replace(self._root())

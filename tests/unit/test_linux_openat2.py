@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import resource
 import subprocess
@@ -70,6 +71,25 @@ def root(tmp_path):
     opened = Root(folder)
     yield opened
     os.close(opened.fd)
+
+
+@both
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b"etc/deep/er", "etc/deep/er"),
+        (b"/../etc/./deep/../passwd", "etc/passwd"),
+        (b"absolute/passwd", "ELOOP"),
+        (b"absolute", "ELOOP"),
+        (b"top/etc/passwd", "ELOOP"),
+        (b"etc/deep/back", "ELOOP"),
+        (b"self/none", "ELOOP"),
+        (b"etc/none/self", "ENOENT"),
+        (b"etc/passwd/self", "ENOTDIR"),
+    ],
+)
+def test_links_are_not_followed_when_that_is_asked_for(root, opener, path, expected):
+    assert root.open(functools.partial(opener, follow=False), path) == expected
 
 
 @both
