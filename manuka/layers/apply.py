@@ -5,13 +5,16 @@ unpacks into an overlayfs layer's own folder and leaves whiteouts (`manuka.layer
 Everything but the whiteouts is the same for both and lies in `manuka.layers.unpack`.
 
 Source: ``UnpackLayer`` and ``overlayWhiteoutConverter`` in the engine's ``pkg/archive``.
-Easy to get wrong: an opaque mark hides lower layers only, never what its own tar holds, before it
-or behind it.
+Easy to get wrong: whiteouts and opaque marks hide lower layers only, not what their own tar holds,
+before them or behind them (OCI image specification, ``layer.md``).  So one that has nothing to hide
+does nothing, in any order: below another, below what this tar has instead of a folder, through a
+link, or where nothing ever was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import Any, Callable, Dict, Sequence
@@ -19,7 +22,7 @@ from typing import Any, Callable, Dict, Sequence
 from manuka.layers import stack
 from manuka.layers.idmap import IDENTITY, IdMapError, IdMaps
 from manuka.layers.tar import Entry, Stream
-from manuka.layers.unpack import Applied, ApplyError, Unpacker
+from manuka.layers.unpack import Applied, ApplyError, Unpacker, joined, path_of
 from manuka.layers.whiteouts import TRUSTED, is_opaque, is_whiteout
 from manuka.linux.xattr import at
 
@@ -30,6 +33,8 @@ __all__ = ["Applied", "ApplyError", "apply_layer", "apply_overlay"]
 
 #: Folders that are remembered at once, so that memory does not grow with the layer.
 _REMEMBERED = 4096
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def apply_layer(stream: Stream, tree: str, id_maps: IdMaps = IDENTITY) -> Applied:
@@ -68,21 +73,49 @@ class _Merging(Unpacker):
 
     def _note(self, path: bytes) -> None:
         names = self._unpacked
-        for name in path.split(b"/") if path else ():
+        for name in path.split(b"/"):
             below = names.get(name)
             if below is None:
                 below = names[name] = {}
             names = below
 
+    def _names(self, path: bytes) -> _Names | None:
+        """What this tar has unpacked in the folder `path`; None when not even that."""
+        names: _Names | None = self._unpacked
+        for name in path.split(b"/") if path else ():
+            names = names.get(name) if names is not None else None
+        return names
+
+    def _is_own(self, path: bytes) -> bool:
+        return self._names(path) is not None
+
+    def _view(self) -> list[bytes]:
+        return [path_of(self._root)]
+
+    def _enter_lower(self, folder: bytes) -> bool:
+        if not folder:
+            self._enter(folder)
+        elif folder != self._parent.real or folder != self._parent.path:
+            fd = self._open_folder(folder)
+            if fd is None:
+                return False
+            self._leave()
+            self._arrive(folder, folder, fd)
+        return True
+
     def _hide(self, entry: Entry, name: bytes) -> None:
-        if os.path.lexists(at(self._parent.fd, name)):
+        try:
+            status = os.lstat(name, dir_fd=self._parent.fd)
+        except FileNotFoundError:
+            return
+        path = joined(self._parent.real, name)
+        if not self._is_own(path):
             self._clear(name)
+        elif stat.S_ISDIR(status.st_mode):
+            self._hide_below(path)
 
     def _hide_below(self, folder: bytes) -> None:
-        names = self._unpacked
-        for name in folder.split(b"/") if folder else ():
-            names = names.get(name, {})
-        pending = [(folder, names)]
+        pending = [(folder, self._names(folder) or {})]
         while pending:
             path, names = pending.pop()
             self._enter(path)
@@ -93,7 +126,7 @@ class _Merging(Unpacker):
                 if name not in names:
                     self._clear(name)
                 elif stat.S_ISDIR(os.lstat(name, dir_fd=self._parent.fd).st_mode):
-                    pending.append((path + b"/" + name if path else name, names[name]))
+                    pending.append((joined(path, name), names[name]))
 
     def _was_hidden(self) -> bool:
         """Whether all of lower layers is gone from the current parent already, and note it.
@@ -120,13 +153,17 @@ class _Overlaying(Unpacker):
         overlay_xattrs: str,
     ) -> None:
         super().__init__(root, id_maps)
-        self._path = _path_of(self._root)
+        self._path = path_of(self._root)
         self._look_up_lowers = lowers
         self._known_lowers: list[bytes] | None = None
         self._xattrs = overlay_xattrs
         self._root_is_opaque = False
         # Folders of this layer by their paths: what of the lower layers merges with each.
         self._merging: dict[bytes, list[bytes]] = {}
+        # Names of files that were brought up for a link to them, as hashes, with their folder's
+        # inode: lower layers have these, and not this tar.
+        self._copied: set[int] = set()
+        self._filled = self._parent
 
     @property
     def _lowers(self) -> list[bytes]:
@@ -139,18 +176,100 @@ class _Overlaying(Unpacker):
             return None
         return stack.find([self._path, *self._lowers], path, self._xattrs)
 
-    def _below_new(self, place: Sequence[bytes], name: bytes) -> stack.Found | None:
+    def _look_up(self, place: Sequence[bytes], name: bytes) -> stack.Found | None:
         return stack.look_up(place, name, self._xattrs)
+
+    def _view(self) -> list[bytes]:
+        return [self._path] if self._root_is_opaque else [self._path, *self._lowers]
+
+    def _is_own(self, path: bytes) -> bool:
+        return True  # Nothing of lower layers is in this layer's own folder.
+
+    def _note(self, path: bytes) -> None:
+        if self._copied:
+            self._copied.discard(self._key(path.rpartition(b"/")[2]))
+        if self._parent is not self._filled:
+            self._fill()
+
+    def _note_copy(self, name: bytes) -> None:
+        self._copied.add(self._key(name))
+        self._fill()
+
+    def _key(self, name: bytes) -> int:
+        return hash((os.fstat(self._parent.fd).st_ino, name))
+
+    def _fill(self) -> None:
+        """Note that the current parent, and what it is in, holds more than whiteouts."""
+        self._filled = self._parent
+        if not self._implied:
+            return
+        folder = os.dup(self._parent.fd)
+        try:
+            inode = os.fstat(folder).st_ino
+            while self._implied.get(inode):
+                self._implied[inode] = False
+                above = os.open(b"..", os.O_PATH, dir_fd=folder)
+                os.close(folder)
+                folder = above
+                inode = os.fstat(folder).st_ino
+        finally:
+            os.close(folder)
+
+    def _enter_lower(self, folder: bytes) -> bool:
+        if self._root_is_opaque:
+            return False
+        if not folder:
+            self._enter(folder)
+            return True
+        if folder == self._parent.path == self._parent.real:
+            return True
+        known, missing = self._there(folder)
+        if known is None:
+            return False
+        place = self._merging_with(known)
+        for name in missing:
+            below = self._look_up(place, name)
+            if below is None or not below.folders:
+                return False
+            known = joined(known, name)
+            place = self._make_implied(known, below, for_whiteouts=True)
+        self._enter(folder)
+        return True
+
+    def _there(self, folder: bytes) -> tuple[bytes | None, list[bytes]]:
+        """How far `folder` is there in this layer, and the names of what is missing then.
+
+        None when something else than a folder is in the way.
+        """
+        names = folder.split(b"/")
+        parent = os.dup(self._root)
+        try:
+            for count, name in enumerate(names):
+                try:
+                    child = os.open(name, _FOLDER, dir_fd=parent)
+                except FileNotFoundError:
+                    return b"/".join(names[:count]), names[count:]
+                except OSError as error:
+                    if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    return None, []
+                os.close(parent)
+                parent = child
+        finally:
+            os.close(parent)
+        return folder, []
 
     def _hide(self, entry: Entry, name: bytes) -> None:
         if not self._merges():
-            # Nothing is there to hide, and the kernel would list such a whiteout as a file.
-            if os.path.lexists(at(self._parent.fd, name)):
-                self._clear(name)
-            return
+            return  # Nothing is there, and the kernel would list such a whiteout as a file.
         try:
             self._make_whiteout(name)
         except FileExistsError:
+            status = os.lstat(name, dir_fd=self._parent.fd)
+            if not self._is_after_lower(name, status):
+                if stat.S_ISDIR(status.st_mode):
+                    self._replaced_by_folder(joined(self._parent.real, name))
+                return
             self._clear(name)
             self._make_whiteout(name)
         # Nobody sees this owner, and the kernel's own whiteouts have none that could be mapped.
@@ -158,13 +277,15 @@ class _Overlaying(Unpacker):
             owner = self._id_maps.to_host(entry.uid, entry.gid)
             os.chown(name, *owner, dir_fd=self._parent.fd, follow_symlinks=False)
 
+    def _is_after_lower(self, name: bytes, status: os.stat_result) -> bool:
+        """Whether `name` in the current parent is there for a lower layer's sake alone."""
+        if stat.S_ISDIR(status.st_mode):
+            return self._implied.get(status.st_ino, False)
+        return bool(self._copied) and self._key(name) in self._copied
+
     def _merges(self) -> bool:
         """Whether something of lower layers shows through the current parent folder."""
-        if not self._parent.path:
-            return bool(self._lowers)
-        # The folder's own path: that in the tar may lead through symbolic links.
-        path = _path_of(self._parent.fd)[len(self._path) + 1 :]
-        return bool(self._merging_with(path))
+        return bool(self._merging_with(self._parent.real))
 
     def _merging_with(self, path: bytes) -> list[bytes]:
         """The lower layers' folders that merge with this layer's folder at `path`.
@@ -179,7 +300,7 @@ class _Overlaying(Unpacker):
             missing.append(name)
         folders = self._merging[known]
         for name in reversed(missing):
-            known = known + b"/" + name if known else name
+            known = joined(known, name)
             if folders and not is_opaque(self._path + b"/" + known, self._xattrs):
                 found = stack.look_up(folders, name, self._xattrs)
                 folders = found.folders if found else []
@@ -193,6 +314,8 @@ class _Overlaying(Unpacker):
 
     def _clear(self, name: bytes) -> None:
         self._forget_merging()  # It may have been a folder, and opaque.
+        if self._copied:
+            self._copied.discard(self._key(name))
         super()._clear(name)
 
     def _hide_below(self, folder: bytes) -> None:
@@ -215,8 +338,8 @@ class _Overlaying(Unpacker):
             for text in os.listdir(self._parent.fd):
                 name = os.fsencode(text)
                 status = os.lstat(name, dir_fd=self._parent.fd)
-                if is_whiteout(status):
-                    os.unlink(name, dir_fd=self._parent.fd)
+                if is_whiteout(status) or self._is_after_lower(name, status):
+                    self._clear(name)
                 elif stat.S_ISDIR(status.st_mode) and not is_opaque(
                     at(self._parent.fd, name), self._xattrs
                 ):
@@ -238,12 +361,13 @@ class _Overlaying(Unpacker):
             self._enter(b"")
             if name not in here:
                 self._make_whiteout(name)
-            elif stat.S_ISDIR(os.lstat(name, dir_fd=self._root).st_mode):
+                continue
+            status = os.lstat(name, dir_fd=self._root)
+            if self._is_after_lower(name, status):
+                self._clear(name)
+                self._make_whiteout(name)
+            elif stat.S_ISDIR(status.st_mode):
                 self._hide_below(name)
 
     def _make_whiteout(self, name: bytes) -> None:
         os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._parent.fd)
-
-
-def _path_of(fd: int) -> bytes:
-    return os.readlink(b"/proc/self/fd/%d" % fd)

@@ -24,6 +24,7 @@ import stat
 from typing import Iterator, NamedTuple, Sequence, Union
 
 from manuka.errors import ManukaError
+from manuka.layers import stack
 from manuka.layers.copy import copy_data
 from manuka.layers.idmap import IdMapError, IdMaps
 from manuka.layers.stack import Found
@@ -60,6 +61,13 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _HANDLE = os.O_PATH | os.O_NOFOLLOW
 
+#: Why there is no folder at a path, when links are not followed.
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+#: Symbolic links on one path, as in the kernel, and names that they may lead through.
+_MOST_LINKS = 40
+_MOST_STEPS = 4096
+
 #: The latest time that the engine sets, in ns since 1970; what is later or earlier than 1970
 #: becomes 1970 (``chtimes.go``).
 _LATEST = 2**63 - 1
@@ -92,11 +100,14 @@ class Applied(NamedTuple):
 class _Parent(NamedTuple):
     """The folder in which entries are being created.
 
+    path: as the tar names it.
+    real: the same without symbolic links on the way.
     times: its access and modification time, to be set again when it is left; None: don't.
     plain: what is created in it gets exactly the permissions and the owner asked for.
     """
 
     path: bytes
+    real: bytes
     fd: int
     times: tuple[int, int] | None
     plain: bool
@@ -109,7 +120,7 @@ class Unpacker(abc.ABC):
         self._id_maps = id_maps
         self._root = os.open(root, _FOLDER)
         self._top = self._parent = _Parent(
-            b"", self._root, None, _is_plain(self._root, os.fstat(self._root))
+            b"", b"", self._root, None, _is_plain(self._root, os.fstat(self._root))
         )
         self._own = (os.geteuid(), os.getegid())
         self._umask = umask()
@@ -117,7 +128,9 @@ class Unpacker(abc.ABC):
         self._content_size = 0
         self._exact = True
         self._warned: set[str] = set()
-        self._implied: set[int] = set()  # inodes: paths would take thousands of bytes each
+        # Folders made after lower ones, which this tar has no entry for, and whether they hold
+        # whiteouts alone. Inodes: paths would take thousands of bytes each.
+        self._implied: dict[int, bool] = {}
 
     # --- the run ---------------------------------------------------------------------------------
 
@@ -150,20 +163,23 @@ class Unpacker(abc.ABC):
         elif name.startswith(PREFIX):
             self._unpack_whiteout(entry, folder, name)
             return
-        self._note(path)
+        if entry.type == CHARACTER_DEVICE and not (entry.devmajor or entry.devminor):
+            self._unpack_whiteout(entry, folder, PREFIX + name)  # what an overlayfs takes it for
+            return
         self._enter(folder)
+        self._note(joined(self._parent.real, name))
         self._MAKERS[entry.type](self, entry, name, path)
 
     def _unpack_whiteout(self, entry: Entry, folder: bytes, name: bytes) -> None:
-        self._note(folder)
         if name == OPAQUE:
-            self._hide_below(folder)
+            if self._enter_lower(folder):
+                self._hide_below(folder)
             return
         hidden = name[len(PREFIX) :]
         if hidden in (b"", b".", b".."):
             raise ApplyError(f"{shown(entry.name)}: a whiteout has to name what it hides")
-        self._enter(folder)
-        self._hide(entry, hidden)
+        if self._enter_lower(folder):
+            self._hide(entry, hidden)
 
     def _finish(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -174,18 +190,40 @@ class Unpacker(abc.ABC):
     # --- what a subclass decides -----------------------------------------------------------------
 
     @abc.abstractmethod
+    def _enter_lower(self, folder: bytes) -> bool:
+        """Make `folder` the current parent if lower layers may have something there.
+
+        False when they have no such folder, or none that shows: no link is followed, and what
+        this tar has instead of a folder hides the lower one with all that is in it.
+        """
+
+    @abc.abstractmethod
     def _hide(self, entry: Entry, name: bytes) -> None:
-        """Make `name` in the current parent folder vanish."""
+        """Hide what lower layers have as `name` in the current parent, where they may have it."""
 
     @abc.abstractmethod
     def _hide_below(self, folder: bytes) -> None:
-        """Make vanish what lower layers have in `folder`."""
+        """Hide what lower layers have in `folder`."""
+
+    @abc.abstractmethod
+    def _is_own(self, path: bytes) -> bool:
+        """Whether what is at `path` in the tree, and is no whiteout, comes from this tar."""
+
+    @abc.abstractmethod
+    def _view(self) -> list[bytes]:
+        """The folders whose merge is what this layer shows, uppermost first."""
 
     def _replaced_by_folder(self, path: bytes) -> None:
-        """Hear that a folder took the place of something else, or of a whiteout, of this tar."""
+        """Hook: a folder took the place of something else, or of a whiteout, of this tar."""
 
     def _note(self, path: bytes) -> None:
-        """Hear of each path that is being unpacked."""
+        """Hook: called for each entry, when its folder is the current parent.
+
+        path: without symbolic links on the way.
+        """
+
+    def _note_copy(self, name: bytes) -> None:
+        """Hook: a file of a lower layer is copied to `name` in the current parent."""
 
     def _below(self, path: bytes) -> Found | None:
         """What shows through at `path` from lower layers, when these are not in the tree itself.
@@ -194,9 +232,9 @@ class Unpacker(abc.ABC):
         """
         return None
 
-    def _below_new(self, place: Sequence[bytes], name: bytes) -> Found | None:
-        """What shows through as `name` in a folder just made, upon the merged folders `place`."""
-        return None
+    def _look_up(self, place: Sequence[bytes], name: bytes) -> Found | None:
+        """What shows as `name` in the merged folders `place`."""
+        return stack.look_up(place, name)
 
     # --- parent folders --------------------------------------------------------------------------
 
@@ -207,17 +245,21 @@ class Unpacker(abc.ABC):
         self._leave()
         if not path:
             return
+        real = path
         try:
-            fd = open_in_root(self._root, path, _FOLDER)
-        except (FileNotFoundError, NotADirectoryError):
-            place: list[bytes] | None = None
-            for missing in self._missing_folders(path):
-                place = self._make_implied(missing, place)
-            self._leave()
-            fd = open_in_root(self._root, path, _FOLDER)
+            fd = open_in_root(self._root, path, _FOLDER, follow=False)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            if error.errno == errno.ELOOP:
+                real = self._without_links(path)
+            fd = self._make_way(real)
+        self._arrive(path, real, fd)
+
+    def _arrive(self, path: bytes, real: bytes, fd: int) -> None:
         status = os.fstat(fd)
         times = (status.st_atime_ns, status.st_mtime_ns)
-        self._parent = _Parent(path, fd, times, _is_plain(fd, status))
+        self._parent = _Parent(path, real, fd, times, _is_plain(fd, status))
 
     def _leave(self) -> None:
         """Go back to the root; restore the times of the parent that is left."""
@@ -231,44 +273,70 @@ class Unpacker(abc.ABC):
         finally:
             os.close(parent.fd)
 
+    def _open_folder(self, path: bytes) -> int | None:
+        """A descriptor of the folder at `path`; None if that, without links, leads to none."""
+        try:
+            return open_in_root(self._root, path or b".", _FOLDER, follow=False)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            return None
+
+    def _make_way(self, path: bytes) -> int:
+        """Open the folder at `path`, which leads through no link; what is missing is made."""
+        fd = self._open_folder(path)
+        if fd is None:
+            place: list[bytes] | None = None
+            for missing in self._missing_folders(path):
+                # Looking up anew from the root, for each of thousands of folders in each other,
+                # would take hours.
+                name = missing.rpartition(b"/")[2]
+                below = self._below(missing) if place is None else self._look_up(place, name)
+                place = self._make_implied(missing, below)
+            self._leave()
+            fd = open_in_root(self._root, path, _FOLDER, follow=False)
+        return fd
+
     def _missing_folders(self, path: bytes) -> list[bytes]:
         """`path` and those folders above it that are not there, the uppermost first."""
         missing = [path]
         while b"/" in path:
             path = path.rpartition(b"/")[0]
-            try:
-                os.close(open_in_root(self._root, path, _FOLDER))
-            except (FileNotFoundError, NotADirectoryError):
-                missing.insert(0, path)
-            else:
+            fd = self._open_folder(path)
+            if fd is not None:
+                os.close(fd)
                 break
+            missing.insert(0, path)
         return missing
 
-    def _make_implied(self, path: bytes, place: list[bytes] | None) -> list[bytes]:
-        """Make a folder that the tar has no entry for, like the one it stands for below.
+    def _make_implied(
+        self, path: bytes, below: Found | None, for_whiteouts: bool = False
+    ) -> list[bytes]:
+        """Make a folder that the tar has no entry for, like the one it stands for `below`.
 
-        Returns the folders of lower layers that merge there.  `place` are those of its parent,
-        when that was made just before: looking them up anew, for each of thousands of folders in
-        each other, would take hours.
+        Returns the folders of lower layers that merge there.
         """
         folder, _, name = path.rpartition(b"/")
         self._enter(folder)
-        self._note(path)
-        below = self._below(path) if place is None else self._below_new(place, name)
         replaces = False
         try:
             os.mkdir(name, 0o755, dir_fd=self._parent.fd)
         except FileExistsError:
             replaces = is_whiteout(os.lstat(name, dir_fd=self._parent.fd))
-            if not replaces:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+            if not replaces and self._is_own(path):
+                text = f"{shown(path)} is not a directory in this layer"
+                raise NotADirectoryError(errno.ENOTDIR, text) from None
             self._clear(name)
             os.mkdir(name, 0o755, dir_fd=self._parent.fd)
+        if not for_whiteouts:
+            self._note(path)
         with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
             self._drop_inherited(fd)
+            inode = os.fstat(fd).st_ino
+            self._implied.pop(inode, None)  # of one that is gone
             if below and below.folders:
                 self._copy_attributes(below, fd)
-                self._implied.add(os.fstat(fd).st_ino)
+                self._implied[inode] = for_whiteouts
             else:
                 os.chown(fd, *self._id_maps.root)
                 # As in the engine, which takes up the set-id bit from folders that have an entry.
@@ -279,6 +347,83 @@ class Unpacker(abc.ABC):
             self._replaced_by_folder(path)
             return []
         return below.folders if below else []
+
+    # --- symbolic links on the way ---------------------------------------------------------------
+
+    def _without_links(self, path: bytes) -> bytes:
+        """Where `path` leads, which has a symbolic link on its way, as a path without any.
+
+        A link of this tar leads on within what the layer shows, lower layers and all.  One of a
+        lower layer stays in the path: as in the engine, a folder takes its place.
+        """
+        link = self._first_link(path)
+        if not self._is_own(link):
+            return path
+        try:
+            fd = open_in_root(self._root, path, _FOLDER)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            return self._follow(path, link)
+        try:
+            return path_of(fd)[len(path_of(self._root)) + 1 :]
+        finally:
+            os.close(fd)
+
+    def _first_link(self, path: bytes) -> bytes:
+        """The part of `path` up to and with the first symbolic link on it."""
+        names = path.split(b"/")
+        folder = os.open(b".", _HANDLE, dir_fd=self._root)
+        try:
+            for count, name in enumerate(names, 1):
+                found = os.open(name, _HANDLE, dir_fd=folder)
+                os.close(folder)
+                folder = found
+                if stat.S_ISLNK(os.fstat(folder).st_mode):
+                    return b"/".join(names[:count])
+        finally:
+            os.close(folder)
+        return path
+
+    def _follow(self, path: bytes, link: bytes) -> bytes:
+        """Follow the links on `path`, of which `link` is the first, through all layers.
+
+        Raises OSError, naming the link, when it does not lead to a directory.
+        """
+        todo = [(name, False) for name in path.split(b"/")[::-1]]
+        done: list[bytes] = []
+        place = self._view()
+        links, steps = 0, 0
+        while todo:
+            name, of_link = todo.pop()
+            if name in (b"", b"."):
+                continue
+            steps += 1
+            if name == b"..":
+                todo.extend((above, True) for above in done[-2::-1])
+                done, place = [], self._view()
+                continue
+            found = self._look_up(place, name)
+            if found and stat.S_ISLNK(found.status.st_mode):
+                links += 1
+                if links > _MOST_LINKS or steps > _MOST_STEPS:
+                    text = f"the link {shown(link)} on its path leads through too many others"
+                    raise OSError(errno.ELOOP, text)
+                target = os.readlink(found.path)
+                if target.startswith(b"/"):
+                    done, place = [], self._view()
+                todo.extend((name, True) for name in target.split(b"/")[::-1])
+                continue
+            done.append(name)
+            if (found or of_link) and not (found and found.folders):
+                done.extend(rest for rest, of_link in reversed(todo) if of_link and rest)
+                text = (
+                    f"the link {shown(link)} on its path leads to {shown(b'/'.join(done))}, "
+                    "which is not a directory of this layer or of one below it"
+                )
+                raise NotADirectoryError(errno.ENOTDIR, text)
+            place = found.folders if found else []
+        return b"/".join(done)
 
     # --- one maker for each type of entry --------------------------------------------------------
 
@@ -312,7 +457,7 @@ class Unpacker(abc.ABC):
                 self._clear(name)
                 os.mkdir(name, entry.mode, dir_fd=parent)
         if created and self._implied:
-            self._implied.discard(os.lstat(name, dir_fd=parent).st_ino)  # of one that is gone
+            self._implied.pop(os.lstat(name, dir_fd=parent).st_ino, None)  # of one that is gone
         if created and self._as_created(entry):
             os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
         else:
@@ -320,7 +465,7 @@ class Unpacker(abc.ABC):
                 if created:
                     self._drop_inherited(fd)
                 elif self._implied and os.fstat(fd).st_ino in self._implied:
-                    self._implied.remove(os.fstat(fd).st_ino)
+                    del self._implied[os.fstat(fd).st_ino]
                     self._drop_copied(fd)
                 self._set_attributes(fd, entry)
         if replaces:
@@ -366,9 +511,6 @@ class Unpacker(abc.ABC):
         else:
             kind = stat.S_IFCHR if entry.type == CHARACTER_DEVICE else stat.S_IFBLK
             device = os.makedev(entry.devmajor, entry.devminor)
-            if kind == stat.S_IFCHR and not device:
-                self._hide(entry, name)  # For an overlayfs this is what a whiteout looks like.
-                return
             if not self._devices:
                 return  # As in the engine: a user namespace may not make devices.
         try:
@@ -423,6 +565,7 @@ class Unpacker(abc.ABC):
         """Bring a file of a lower layer into this one, so that it can be linked to."""
         folder, _, name = path.rpartition(b"/")
         self._enter(folder)
+        self._note_copy(name)
         parent = self._parent.fd
         status = below.status
         if stat.S_ISLNK(status.st_mode):
@@ -539,6 +682,16 @@ class Unpacker(abc.ABC):
         """A path to a file of any type, that no exchange of its name can lead elsewhere."""
         with self._opened(name, _HANDLE) as fd:
             yield b"/proc/self/fd/%d" % fd
+
+
+def path_of(fd: int) -> bytes:
+    """Where an open file is."""
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def joined(folder: bytes, name: bytes) -> bytes:
+    """The path of `name` in `folder`; empty is the root."""
+    return folder + b"/" + name if folder else name
 
 
 def _is_plain(folder: int, status: os.stat_result) -> bool:

@@ -48,9 +48,9 @@ class Place(NamedTuple):
 
     def expected(self, row: Row) -> Outcome:
         outcome = row.naive if self.naive and row.naive is not None else row.comes_out
-        if isinstance(outcome, Refused):
-            return outcome
         inside = self.outside.lstrip("/")
+        if isinstance(outcome, Refused):
+            return Refused(outcome.text.replace("OUT", inside))
         found = {path.replace("OUT", inside): what for path, what in outcome.items()}
         if any("OUT" in path for path in outcome):
             for above in Path(inside).parents:

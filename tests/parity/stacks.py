@@ -9,7 +9,8 @@ which folders a layer implies without naming them.
 Tars are written by the standard library, so that neither side's own writer is tested with itself.
 Easy to get wrong: what the engine refuses before any driver sees it (the same path twice), or
 refuses by itself (a hard link ahead of its target, a whiteout beside what it hides), must never be
-drawn, for a stack that does not load tests nothing.
+drawn, for a stack that does not load tests nothing; nor a mark that hides nothing, for which the
+engine makes directories (`without_idle_marks`).
 """
 
 from __future__ import annotations
@@ -254,6 +255,42 @@ def kept_folders(stack: Stack) -> dict[bytes, Optional[Entry]]:
     return kept
 
 
+def without_idle_marks(stack: Stack) -> Stack:
+    """The same without whiteouts and opaque marks in what is no folder, here or below.
+
+    The engine makes a folder for each of them.
+    """
+    chosen: List[Layer] = []
+    folders: set[bytes] = set()
+    for part in stack.layers:
+        own_folders, own_leaves, emptied, gone = set(), set(), set(), set()
+        for entry in part.entries:
+            if entry.kind == "Q":
+                emptied.add(entry.path)
+            elif entry.kind == "W":
+                gone.add(entry.path)
+            else:
+                own_folders.update(_folders_to(entry.path)[: None if entry.kind == "D" else -1])
+                if entry.kind != "D":
+                    own_leaves.add(entry.path)
+        hiding = emptied | gone | own_leaves
+
+        def stays(path: bytes, gone: set[bytes] = gone, hiding: set[bytes] = hiding) -> bool:
+            return path not in gone and not hiding.intersection(_folders_to(path)[:-1])
+
+        below = set(filter(stays, folders)) - own_leaves
+        there = below | own_folders
+        entries = tuple(
+            entry
+            for entry in part.entries
+            if entry.kind not in "WQ"
+            or there.issuperset(_folders_to(entry.path)[: None if entry.kind == "Q" else -1])
+        )
+        chosen.append(dataclasses.replace(part, entries=entries))
+        folders = there
+    return Stack(tuple(chosen))
+
+
 def _is_folder(entry: object) -> bool:
     return entry is None or (isinstance(entry, Entry) and entry.kind == "D")
 
@@ -386,7 +423,8 @@ def layers(draw: Callable) -> Layer:
 
 def stacks() -> st.SearchStrategy:
     """Images of two to five layers."""
-    return st.lists(layers(), min_size=2, max_size=5).map(lambda drawn: Stack(tuple(drawn)))
+    drawn = st.lists(layers(), min_size=2, max_size=5)
+    return drawn.map(lambda chosen: without_idle_marks(Stack(tuple(chosen))))
 
 
 def _fits(entry: Entry, chosen: List[Entry]) -> bool:
@@ -439,6 +477,10 @@ def sample(strategy: st.SearchStrategy, count: int, number: int) -> list:
 
 def smaller(stack: Stack) -> Iterator[Stack]:
     """Simpler stacks, the most simplified first: less layers, less entries, plainer entries."""
+    return map(without_idle_marks, _smaller(stack))
+
+
+def _smaller(stack: Stack) -> Iterator[Stack]:
     for number in range(len(stack.layers)):
         if len(stack.layers) > 1:
             yield Stack(stack.layers[:number] + stack.layers[number + 1 :])

@@ -6,6 +6,7 @@ what either side shows.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 
@@ -224,13 +225,76 @@ def test_an_opaque_mark_in_the_root_hides_all_that_is_below(pair: Pair) -> None:
     assert b"b" in manuka.before
 
 
-@pytest.mark.one_engine
-def test_a_whiteout_behind_a_file_of_its_own_layer_wins(pair: Pair) -> None:
-    layers = layer(file(b"f"), file(b"k")), layer(file(b"f", 2), whiteout(b"f"))
-    with pytest.raises(Refused, match="file exists"):
-        pair.left.load(archive({"behind:1": Stack(layers)}))
-    tree = tree_of(pair.right, "behind:1", *layers)
-    assert sorted(tree.keys() & {b"f", b"k"}) == [b"k"]
+#: Whiteouts that hide nothing, or not all that is at their path, and what is left of ``d``, ``f``.
+IDLE = {
+    "behind a file of its own layer": (
+        [layer(file(b"f")), layer(file(b"f", 2), whiteout(b"f"))],
+        {b"f"},
+    ),
+    "behind a folder of its own layer": (
+        [layer(D, file(b"d/d")), layer(D, file(b"d/f"), whiteout(b"d"))],
+        {b"d", b"d/f"},
+    ),
+    "behind a folder without an entry": (
+        [layer(D, file(b"d/d")), layer(file(b"d/f"), whiteout(b"d"))],
+        {b"d", b"d/f"},
+    ),
+    "below another": ([layer(D, file(b"d/d")), layer(whiteout(b"d"), whiteout(b"d/d"))], set()),
+    "above another": ([layer(D, file(b"d/d")), layer(whiteout(b"d/d"), whiteout(b"d"))], set()),
+    "far below another": (
+        [layer(D, folder(b"d/d"), file(b"d/d/f")), layer(whiteout(b"d"), whiteout(b"d/d/f"))],
+        set(),
+    ),
+    "below what became a file": (
+        [layer(D, file(b"d/f")), layer(file(b"d"), whiteout(b"d/f"))],
+        {b"d"},
+    ),
+    "below what became a link": (
+        [layer(D, file(b"d/f")), layer(symlink(b"d", b"x"), whiteout(b"d/f"))],
+        {b"d"},
+    ),
+    "in an opaque mark's folder": (
+        [layer(D, folder(b"d/d"), file(b"d/d/f")), layer(opaque(b"d"), whiteout(b"d/d/f"))],
+        {b"d"},
+    ),
+    "above an opaque mark": ([layer(D, file(b"d/f")), layer(opaque(b"d"), whiteout(b"d"))], set()),
+}
+
+
+@pytest.mark.parametrize("situation", IDLE)
+def test_a_whiteout_hides_what_is_below_its_layer_and_the_image_can_be_saved(
+    pair: Pair, situation: str
+) -> None:
+    """The engine's own driver refuses such layers, or leaves folders that it made for whiteouts."""
+    layers, left = IDLE[situation]
+    [manuka] = pair.right.play([(Stack(tuple(layers)), ())])
+    assert manuka.error == ""
+    assert {path for path in manuka.before if path.partition(b"/")[0] in (b"d", b"f")} == left
+    assert manuka.changes == []
+    assert manuka.layers == [hashlib.sha256(part.tar).hexdigest() for part in layers]
+
+
+@pytest.mark.parametrize("target", [b"real", b"/nix/real"])
+def test_a_path_through_a_link_to_a_lower_folder_leads_there(pair: Pair, target: bytes) -> None:
+    """nixpkgs#107021.  Behind an absolute link no file may be, or the image cannot be saved."""
+    below = layer(folder(b"nix"), folder(b"nix/real"), file(b"nix/real/f"))
+    through = [symlink(b"nix/link", target), folder(b"nix/link/dir")]
+    if target == b"real":
+        through.append(file(b"nix/link/dir/f", 2))
+    native, manuka = play(pair, below, layer(*through))
+    assert "no such file or directory" in native.error
+    assert manuka.error == ""
+    assert manuka.before[b"nix/link"].target == target
+    assert manuka.before[b"nix/real/dir"].type == "D"
+    assert b"nix/real/f" in manuka.before
+    assert (b"nix/real/dir/f" in manuka.before) == (target == b"real")
+
+
+def test_a_path_through_a_link_that_leads_nowhere_names_the_link(pair: Pair) -> None:
+    _, manuka = play(
+        pair, layer(folder(b"nix"), symlink(b"nix/link", b"gone"), file(b"nix/link/f"))
+    )
+    assert "'nix/link/f': the link 'nix/link' on its path leads to 'nix/gone'" in manuka.error
 
 
 @pytest.mark.one_engine
