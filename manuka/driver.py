@@ -104,7 +104,8 @@ class GraphDriver(abc.ABC):
     """A storage driver.  See the module's text for what calls what."""
 
     #: Whether `diff` gives back, byte for byte, the tar that `apply_diff` was given.  Leave it
-    #: False: the engine then keeps what it needs to make the same tar of the files again.
+    #: False: the engine then keeps what it needs to make the same tar of the files again, and an
+    #: empty layer can be told from a repeated call.
     reproduces_exact_diffs = False
 
     def __init__(self, settings: Settings) -> None:

@@ -186,7 +186,8 @@ def make_app(instance: DriverInstance) -> bottle.Bottle:
         try:
             layer_id, parent = _layer_of_query(environ["QUERY_STRING"])
             call.layer_id = layer_id
-            size = instance.driver().apply_diff(layer_id, parent, stream)
+            driver = instance.driver()
+            size = driver.apply_diff(layer_id, parent, stream)
             reply = {"Size": replies.size("apply_diff", size)}
         except BaseException:
             # An engine that is answered while it still sends repeats the call for 15 seconds, or
@@ -195,6 +196,8 @@ def make_app(instance: DriverInstance) -> bottle.Bottle:
                 _drain(stream)
             raise
         _drain(stream)
+        if driver.reproduces_exact_diffs:
+            _refuse_empty(stream)
         return reply
 
     def diff(call: _Call, environ: Dict[str, Any]) -> TarReply:
@@ -280,6 +283,19 @@ def _drain(stream: io.BufferedIOBase) -> None:
     while stream.readinto(scratch):
         if len(scratch) == 1:
             scratch = bytearray(_DRAIN_SIZE)
+
+
+def _refuse_empty(stream: io.BufferedIOBase) -> None:
+    """Raise DriverError if the body was empty: it may be that of a repeated call.
+
+    Where diffs are exact, an engine keeps no record of the layer, and ends the body of a call that
+    it repeats; where it keeps one, it breaks that off (``layer/layer_store.go``, applyTar).
+    """
+    if getattr(stream, "received", None) == 0:
+        raise DriverError(
+            "the layer's stream is empty, which a driver that reproduces exact diffs cannot tell "
+            "from a repeated call whose layer was sent before: pull or load it again"
+        )
 
 
 class TarReply:

@@ -6,9 +6,10 @@ plain entry costs one unpacking of its header and a few table lookups.  `tarfiel
 fields mean.
 
 Reads what Go's ``archive/tar`` reads, which the engine uses, and GNU's incremental archives
-besides.  Like Go it takes a stream that ends behind an entry's data for whole, without an end mark:
-some builders write none.  Whether the stream itself was cut off, only the stream can tell, and it
-has to raise; an extended header without its entry is refused.
+besides.  Like Go it takes a stream that ends behind an entry's data for whole, without an end mark,
+since some builders write none, and one without a byte for an empty tar.  Whether the stream itself
+was cut off, only the stream can tell, and it has to raise; an extended header without its entry is
+refused.
 
 Easy to get wrong: `_fill` moves what the buffer holds.  A position taken before it is worthless
 after it.
@@ -336,7 +337,7 @@ class TarReader:
         self._at += ahead
         self._left = self._padding = 0
         if not self._receive(BLOCK):
-            if self._at < self._end or not self._base + self._end:
+            if self._at < self._end:
                 raise self._cut_off()
             return -1
         return self._at
@@ -364,8 +365,6 @@ class TarReader:
 
     def _cut_off(self) -> TarError:
         received = self._base + self._end
-        if not received:
-            return TarError("the tar stream is empty: it has not even an end mark")
         place = "before its end mark"
         if self._left:
             place = f'in the data of "{printable(self._entry.name)}"'

@@ -6,7 +6,10 @@ is faster than the driver waits in its own ``write``.
 
 Easy to get wrong: the end.  A body is complete when its final chunk (or the last byte of its
 Content-Length) was read.  A connection that closes before is an error every time it is read again
-and never an end of file, or half a layer would be taken for a whole one.
+and never an end of file, or half a layer would be taken for a whole one.  A layer without a single
+byte comes as a final chunk.  An engine that repeats a call has no layer to send any more: it sends
+the headers and closes (``callWithRetry`` in ``pkg/plugins/client.go`` and ``io.PipeReader.Read``,
+the same from 17.03 to 27).
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class BodyCutOff(BodyError):
     """The connection ended in the middle of the body."""
 
 
-class EmptyBody(BodyError):
+class NoBody(BodyError):
     """There is no body where a layer should be."""
 
 
@@ -44,10 +47,11 @@ class LiveBody(io.RawIOBase):
 
     sock: the connection, non-blocking; nobody else may read from it meanwhile.
     begun: what of the body has been received together with the headers, or more than the body.
-    length: the body's size in bytes; None: it comes in chunks (RFC 9112, section 7.1).
+    length: the body's size in bytes; None: it comes in chunks (RFC 9112, section 7.1); 0: there is
+        none, for engines send even an empty layer in chunks.
     turn: is given back while nothing has arrived.
 
-    Reading raises BodyCutOff, EmptyBody (for a body without a single byte) and BodyError.
+    Reading raises BodyCutOff, NoBody and BodyError.
     """
 
     def __init__(
@@ -185,11 +189,8 @@ class LiveBody(io.RawIOBase):
 
     def _finish(self) -> None:
         self.complete = True
-        if self.received == 0:
-            raise EmptyBody(
-                "the layer's stream is empty: the engine lost the connection and its retry came "
-                "without the layer; repeat the docker command"
-            )
+        if not self._chunked and self.received == 0:
+            raise NoBody("the request has no body: a layer comes in chunks, even an empty one")
 
     def _skip_trailers(self) -> None:
         room = _TRAILER_LIMIT

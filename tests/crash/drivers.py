@@ -29,8 +29,8 @@ class Stalling(Overlay2):
 
 class StallingExact(Stalling):
     """The same, and the engine believes that its diffs are exact: it then keeps no record of its
-    own of a layer's tar, and its retry is a request with an empty body, instead of one that it
-    breaks off itself."""
+    own of a layer's tar, and its retry is a request whose body ends at once, instead of one that
+    it breaks off itself."""
 
     reproduces_exact_diffs = True
 
@@ -52,11 +52,11 @@ class Unguarded(StallingExact):
 
 
 def _serve_without_the_servers_guard(stream: Any) -> None:
-    """For `manuka.api.routes`: the body was read, and nobody asks whether it was one."""
+    """For `manuka.api.routes`: nobody asks whether there was anything in the body."""
 
 
 if os.environ.get("MANUKA_UNGUARDED"):
-    manuka.api.routes._drain = _serve_without_the_servers_guard
+    manuka.api.routes._refuse_empty = _serve_without_the_servers_guard
 
 
 class _Half(io.RawIOBase):

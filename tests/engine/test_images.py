@@ -284,6 +284,28 @@ def test_a_layer_without_an_end_mark_is_whole_as_it_is_with_the_engines_own_driv
         engine.docker("rmi", image.tag)
 
 
+def test_a_layer_of_zero_bytes_is_an_empty_layer(
+    sandbox: Sandbox, native: Sandbox, registry: str, name: str
+) -> None:
+    """moby#18170: ``docker import - x </dev/null``, and an archive with an empty ``layer.tar``."""
+    image = Image(f"{registry}/{name}:1", busybox(), Layer().without_end(), Layer().file("srv/one"))
+    assert image.layers[1].tar == b""
+    for engine in (sandbox, native):
+        load(engine, image)
+        assert inspect(engine, image.tag)["RootFS"]["Layers"] == image.diff_ids
+        assert run(engine, image.tag, "ls /srv") == "one\n"
+        assert SavedImage(engine.docker("save", image.tag).stdout).layers[1] == b""
+        engine.docker("push", image.tag)
+        engine.docker("rmi", image.tag)
+        engine.docker("pull", image.tag)
+        assert inspect(engine, image.tag)["RootFS"]["Layers"] == image.diff_ids
+        engine.docker("rmi", image.tag)
+        engine.docker("import", "-", f"{name}:1", input=b"")
+        assert inspect(engine, f"{name}:1")["Size"] == 0
+        assert inspect(engine, f"{name}:1")["RootFS"]["Layers"] == [image.diff_ids[1]]
+        engine.docker("rmi", f"{name}:1")
+
+
 def test_a_layer_that_ends_within_a_file_is_refused_as_it_is_by_the_engines_own_driver(
     sandbox: Sandbox, native: Sandbox, name: str
 ) -> None:

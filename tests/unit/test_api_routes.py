@@ -21,7 +21,7 @@ from manuka.driver import CreateOptions, DriverError
 from manuka.layers.changes import Change, Kind
 from manuka.layers.tar import Stream
 from tests.unit.folder_driver import FolderDriver
-from tests.unit.wire import Reply, Running, chunk, running, stream_head
+from tests.unit.wire import Reply, Running, Wire, chunk, running, stream_head
 
 JSON_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
@@ -372,14 +372,50 @@ def test_an_error_about_a_layer_is_told_when_the_layer_has_been_sent(plugin: Plu
             assert wire.call(calls.EXISTS, {"ID": "a"}).status == 200
 
 
-@pytest.mark.parametrize("head", [b"Transfer-Encoding: chunked", b"Content-Length: 0", b"X: y"])
-def test_a_layer_without_a_byte_is_refused(plugin: Plugin, head: bytes) -> None:
-    plugin.call("GraphDriver.Create", {"ID": "a"})
+def _begin_layer(wire: Wire, head: bytes) -> None:
     target = (calls.APPLY_DIFF + "?id=a&parent=").encode()
+    wire.send(b"POST %s HTTP/1.1\r\nHost: \r\n%s\r\n\r\n" % (target, head))
+
+
+def test_a_layer_without_a_byte_that_ends_is_an_empty_layer(plugin: Plugin) -> None:
+    plugin.call("GraphDriver.Create", {"ID": "a"})
     with plugin.server.wire() as wire:
-        wire.send(b"POST %s HTTP/1.1\r\nHost: \r\n%s\r\n\r\n" % (target, head))
-        if b"chunked" in head:
-            wire.send(b"0\r\n\r\n")
+        _begin_layer(wire, b"Transfer-Encoding: chunked")
+        wire.send(b"0\r\n\r\n")
+        assert wire.reply().json == {"Size": 0}
+        assert wire.call(calls.EXISTS, {"ID": "a"}).json == {"Exists": True}
+
+
+def test_a_layer_of_which_only_headers_come_is_cut_off(plugin: Plugin) -> None:
+    """The retry of an engine, once it has sent the layer (moby#35459)."""
+    plugin.call("GraphDriver.Create", {"ID": "a"})
+    with plugin.server.wire() as wire:
+        _begin_layer(wire, b"Transfer-Encoding: chunked")
+        wire.sock.shutdown(socket.SHUT_WR)
+        reply = wire.reply()
+        assert reply.status == 500
+        assert "broke the layer's stream off after 0 bytes" in reply.error
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 0", b"X: y"])
+def test_a_layer_without_a_body_is_refused(plugin: Plugin, head: bytes) -> None:
+    plugin.call("GraphDriver.Create", {"ID": "a"})
+    with plugin.server.wire() as wire:
+        _begin_layer(wire, head)
+        reply = wire.reply()
+        assert reply.status == 500
+        assert "the request has no body" in reply.error
+
+
+def test_a_driver_of_exact_diffs_takes_no_empty_layer(
+    plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines end the retry of a call to one, with nothing in it."""
+    monkeypatch.setattr(Driver, "reproduces_exact_diffs", True, raising=False)
+    plugin.call("GraphDriver.Create", {"ID": "a"})
+    with plugin.server.wire() as wire:
+        _begin_layer(wire, b"Transfer-Encoding: chunked")
+        wire.send(b"0\r\n\r\n")
         reply = wire.reply()
         assert reply.status == 500
         assert "the layer's stream is empty" in reply.error

@@ -66,8 +66,11 @@ def test_a_diff_applied_to_another_child_makes_the_same_tree(driver):
 
 
 def test_a_layer_without_files_can_be_applied_and_packed(driver):
-    assert apply(driver, "empty", None, LayerTar()) == 0
-    assert not packed(driver, "empty").strip(b"\0")
+    for number, tar in enumerate((LayerTar(), b"")):
+        assert apply(driver, f"empty{number}", None, tar) == 0
+        assert not packed(driver, f"empty{number}").strip(b"\0")
+        assert apply(driver, f"upper{number}", f"empty{number}", tar) == 0
+        assert list(view(driver, f"upper{number}")) == []
 
 
 def test_the_path_of_a_layer_is_the_same_each_time_and_absolute(driver):

@@ -578,16 +578,17 @@ def test_a_global_header_is_ignored(unpack, tree):
     assert os.listdir(tree) == ["f"]
 
 
-@pytest.mark.parametrize("length", [0, 300, 1024, 1536, 2300, 2560, 3072])
+@pytest.mark.parametrize("length", [300, 1024, 1536, 2300, 2560, 3072])
 def test_a_tar_that_is_cut_off_is_an_error(unpack, length):
     tar = LayerTar().folder("d").file("d/f", b"x" * 600).file("g", mtime_ns=1).bytes()
     assert len(tar) > 4096
-    with pytest.raises(TarError, match=r"unexpected end of the tar|the tar stream is empty"):
+    with pytest.raises(TarError, match="unexpected end of the tar"):
         unpack(io.BytesIO(tar[:length]))
 
 
-def test_an_empty_tar_is_an_empty_layer(unpack, tree):
-    assert unpack(LayerTar()).content_size == 0
+@pytest.mark.parametrize("tar", [b"", bytes(512), bytes(1024), bytes(20480)], ids=len)
+def test_an_empty_tar_is_an_empty_layer(unpack, tree, tar):
+    assert unpack(io.BytesIO(tar)).content_size == 0
     assert os.listdir(tree) == []
 
 

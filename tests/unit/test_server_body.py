@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manuka.server.body import BodyCutOff, BodyError, EmptyBody, LiveBody
+from manuka.server.body import BodyCutOff, BodyError, LiveBody, NoBody
 from manuka.server.turns import Turn, Turns
 from tests.unit.wire import chunk, chunked
 
@@ -195,13 +195,19 @@ def test_malformed_chunks_are_refused(pair: Pair, wire: bytes, complaint: str) -
     assert not body.complete
 
 
-@pytest.mark.parametrize(("wire", "length"), [(b"0\r\n\r\n", None), (b"", 0)])
-def test_a_body_without_a_byte_is_an_error(pair: Pair, wire: bytes, length: Optional[int]) -> None:
-    body = _body_of(pair, wire, length)
-    with pytest.raises(EmptyBody, match="repeat the docker command"):
-        body.read()
-    with pytest.raises(EmptyBody):
-        body.read(1)
+@pytest.mark.parametrize("wire", [b"0\r\n\r\n", b"000;x\r\nX-Sum: 1\r\n\r\n"])
+def test_a_body_that_ends_without_a_byte_is_an_empty_one(pair: Pair, wire: bytes) -> None:
+    body = _body_of(pair, wire + b"NEXT")
+    assert body.read() == b""
+    assert body.read(1) == b""
+    assert (body.received, body.complete, body.leftover()) == (0, True, b"NEXT")
+
+
+def test_a_request_that_says_it_has_no_body_is_refused(pair: Pair) -> None:
+    body = _body_of(pair, b"NEXT", 0)
+    for _ in range(2):
+        with pytest.raises(NoBody, match="the request has no body"):
+            body.read()
 
 
 def test_a_reader_that_waits_ends_when_the_connection_is_shut_down(pair: Pair) -> None:

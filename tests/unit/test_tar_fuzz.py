@@ -264,14 +264,14 @@ def whole_lengths(stream: bytes) -> Set[int]:
 def test_a_stream_cut_anywhere_but_behind_an_entry_is_an_error() -> None:
     """And in the end mark: one block of zeros ends a tar for Go too."""
     stream = SMALL + END
-    whole = whole_lengths(SMALL) | {len(stream) - 512}
+    whole = whole_lengths(SMALL) | {0, len(stream) - 512}
     assert len(SMALL) in whole
     assert len(whole) < len(stream) // 3
     for length in range(len(stream)):
         if length in whole:
-            assert len(by_nothing_but_names(stream[:length])) > 0
+            assert (by_nothing_but_names(stream[:length]) == []) == (length == 0)
         else:
-            with pytest.raises(TarError, match=r"unexpected end|is empty"):
+            with pytest.raises(TarError, match="unexpected end"):
                 by_nothing_but_names(stream[:length])
 
 
@@ -279,9 +279,9 @@ def by_nothing_but_names(stream: bytes) -> List[bytes]:
     return [entry.name for entry in TarReader(Trickle(stream, 1 << 20))]
 
 
-@pytest.mark.parametrize("length", sorted({*range(0, len(SMALL), 97)} - whole_lengths(SMALL)))
+@pytest.mark.parametrize("length", sorted({*range(97, len(SMALL), 97)} - whole_lengths(SMALL)))
 def test_a_cut_is_also_noticed_while_data_is_copied(length: int) -> None:
-    with pytest.raises(TarError, match=r"unexpected end|is empty"):
+    with pytest.raises(TarError, match="unexpected end"):
         by_manuka(SMALL[:length])
 
 
