@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 from typing import Any, Optional
@@ -11,7 +10,6 @@ import bottle
 
 from manuka.api import routes
 from manuka.driver import CreateOptions, DriverError
-from manuka.layers.tar import Stream
 from manuka.overlay2 import Overlay2
 
 
@@ -45,17 +43,6 @@ class GivesTwoPaths(Overlay2):
     def get(self, layer_id: str, mount_label: str = "") -> str:
         self._gets = getattr(self, "_gets", 0) + 1
         return super().get(layer_id, mount_label) + "/." * (self._gets % 5)
-
-
-class AnswersTooSoon(Overlay2):
-    """To a layer that begins with a file of that name."""
-
-    def apply_diff(self, layer_id: str, parent: Optional[str], stream: Stream) -> int:
-        buffered = self._kept = io.BufferedReader(stream)  # type: ignore  # or it closes `stream`
-        if not buffered.peek(512).startswith(b"early"):
-            return super().apply_diff(layer_id, parent, buffered)
-        routes._drain = lambda stream: None  # type: ignore
-        return super().apply_diff(layer_id, parent, io.BytesIO(buffered.read(2048)))
 
 
 class MountsElsewhere(Overlay2):
