@@ -32,6 +32,7 @@ from manuka.driver import CreateOptions, DriverError, GraphDriver, LayerId, Sett
 from manuka.layers.apply import apply_layer
 from manuka.layers.tar import Stream
 from manuka.layers.walk import opened_root
+from manuka.linux.presence import is_folder, is_there
 from manuka.linux.statfs import existing_folder, filesystem_name
 from manuka.linux.syncfs import syncfs
 from manuka.locks import LayerLocks
@@ -120,7 +121,7 @@ class WholeTrees(GraphDriver):
 
     def exists(self, layer_id: LayerId) -> bool:
         """Whether there is such a layer, whole or not."""
-        return self._layer(layer_id).exists
+        return self._layer(layer_id).exists()
 
     # --- the rest --------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class WholeTrees(GraphDriver):
     def metadata(self, layer_id: LayerId) -> dict[str, str]:
         """The folder that `get` gives."""
         layer = self._layer(layer_id)
-        if not layer.exists:
+        if not layer.exists():
             raise DriverError(f"there is no layer {layer_id}")
         return {"MergedDir": layer.tree}
 
@@ -158,9 +159,9 @@ class WholeTrees(GraphDriver):
     def _whole(self, layer_id: LayerId, what: str) -> _Layer:
         """A layer that can be shown.  Raises DriverError; `what` is it called in the text."""
         layer = self._layer(layer_id)
-        if not layer.exists:
+        if not layer.exists():
             raise DriverError(f"there is no {what} {layer_id}")
-        if not layer.is_whole:
+        if not layer.is_whole():
             raise DriverError(
                 f"the {what} {layer_id} is not whole: unpacking its tar did not reach the end, in "
                 "this process or in one before it; the engine has to remove it and to send it "
@@ -170,9 +171,9 @@ class WholeTrees(GraphDriver):
 
     def _make_way(self, layer: _Layer) -> None:
         """An id is taken, unless by what a crash left."""
-        if not layer.exists:
+        if not layer.exists():
             return
-        if layer.is_whole:
+        if layer.is_whole():
             raise DriverError(f"layer {layer.id} exists already")
         log.warning("layer %s was left unfinished by a crash; it is made anew", layer.id)
         self._discard(layer)
@@ -240,10 +241,8 @@ class _Layer:
         self.tree = f"{self.path}/tree"
         self.unpacking = f"{self.path}/unpacking"
 
-    @property
     def exists(self) -> bool:
-        return os.path.isdir(self.path)
+        return is_folder(self.path)
 
-    @property
     def is_whole(self) -> bool:
-        return os.path.isdir(self.tree) and not os.path.lexists(self.unpacking)
+        return is_folder(self.tree) and not is_there(self.unpacking)

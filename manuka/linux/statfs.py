@@ -10,6 +10,7 @@ import ctypes
 import os
 
 from manuka.linux.libc import c_string, call, function
+from manuka.linux.presence import is_folder
 
 OVERLAY = 0x794C7630
 XFS = 0x58465342
@@ -49,6 +50,6 @@ def filesystem_name(path: str) -> str:
 
 def existing_folder(path: str) -> str:
     """The folder itself, or the nearest above it that is there: where it will be made."""
-    while not os.path.isdir(path):
+    while not is_folder(path):
         path = os.path.dirname(path)
     return path

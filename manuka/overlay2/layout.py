@@ -40,6 +40,7 @@ from manuka.driver import DriverError
 from manuka.layers.idmap import IdMaps
 from manuka.layers.walk import walk
 from manuka.layers.whiteouts import TRUSTED
+from manuka.linux.presence import is_folder, is_there, link_target
 from manuka.linux.tree import remove_tree
 from manuka.linux.xattr import at, get_xattr
 
@@ -75,19 +76,19 @@ class Layer:
 
     def exists(self) -> bool:
         """Whether the layer is there, whole or not."""
-        return _is_there(self.path)
+        return is_there(self.path)
 
     def is_unpacking(self) -> bool:
         """Whether a tar is being unpacked into it, or was when a plugin died."""
-        return _is_there(self.unpacking)
+        return is_there(self.unpacking)
 
     def is_committed(self) -> bool:
         """Whether a child was ever made of it."""
-        return _is_there(self.committed)
+        return is_there(self.committed)
 
     def is_redirected(self) -> bool:
         """Whether what it should hold lies in the layers below: a folder, or a file's contents."""
-        return _is_there(self.redirected)
+        return is_there(self.redirected)
 
     def commit(self) -> None:
         """Note that a child is made of it.  Children may be made on several threads at once."""
@@ -137,7 +138,7 @@ class Home:
         own, (_, root_gid) = (os.geteuid(), os.getegid()), id_maps.root
         _make_folders(path, 0o710, (own[0], root_gid))
         _make_folders(f"{path}/l", 0o700, own)
-        if not os.path.isdir(self._incomplete):
+        if not is_folder(self._incomplete):
             self._note_redirections()
         _make_folders(self._incomplete, 0o700, own)
         self._tidy()
@@ -228,7 +229,7 @@ class Home:
         """An id is taken, unless by what a crash left: then that makes way."""
         if not layer.exists():
             return
-        if _is_there(layer.diff) and layer.short_link() and not layer.is_unpacking():
+        if is_there(layer.diff) and layer.short_link() and not layer.is_unpacking():
             raise DriverError(f"layer {layer.id} exists already")
         log.warning("layer %s was left unfinished by a crash; it is made anew", layer.id)
         self.remove(layer)
@@ -239,13 +240,13 @@ class Home:
         Only containers' layers can: an image's are unpacked, or packed whole, and have children.
         """
         for layer in self.layers():
-            if layer.is_committed() or not os.path.isdir(layer.work):
-                continue
             try:
+                if layer.is_committed() or not is_folder(layer.work):
+                    continue
                 path = redirection(layer.diff)
             except OSError as error:
-                log.warning("layer %s is damaged: %s", layer.id, error)
-                continue
+                # It is looked for only once, and a redirection that is missed loses files.
+                path = f"unknown: {error}"
             if path is not None:
                 log.warning(
                     "layer %s was made with redirect_dir or metacopy (%s): it is mounted so, and "
@@ -265,10 +266,10 @@ class Home:
 
     def _follow(self, layer: Layer, lower: str) -> str:
         for _ in range(2):
-            with contextlib.suppress(OSError):
-                target = os.readlink(f"{self.path}/{lower}")
+            target = link_target(f"{self.path}/{lower}")
+            if target is not None:
                 folder = os.path.normpath(f"{self.path}/l/{target}")
-                if os.path.isdir(folder):
+                if is_folder(folder):
                     return folder
             with self._repairing:
                 self._repair_links()
@@ -280,17 +281,15 @@ class Home:
     def _repair_links(self) -> None:
         """Make short links again that a crash or a power failure lost.  Wants `_repairing`."""
         for layer in self.layers():
+            target = f"../{layer.id}/diff"
             try:
                 short = layer.short_link()
+                link = f"{self.path}/l/{short}"
+                if short is None or link_target(link) == target:
+                    continue
             except OSError as error:
                 log.warning("layer %s is damaged: %s", layer.id, error)
                 continue
-            if short is None:
-                continue
-            link, target = f"{self.path}/l/{short}", f"../{layer.id}/diff"
-            with contextlib.suppress(OSError):
-                if os.readlink(link) == target:
-                    continue
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(link)
             os.symlink(target, link)
@@ -300,7 +299,7 @@ class Home:
         """What a child's ``lower`` lists."""
         if not parent.exists():
             raise DriverError(f"the parent layer {parent.id} does not exist")
-        if parent.is_unpacking() or not _is_there(parent.diff):
+        if parent.is_unpacking() or not is_there(parent.diff):
             raise DriverError(
                 f"the parent layer {parent.id} is not whole: making it did not reach the end"
             )
@@ -316,9 +315,8 @@ class Home:
             if short is not None:
                 return short
             for name in os.listdir(f"{self.path}/l"):
-                with contextlib.suppress(OSError):
-                    if os.readlink(f"{self.path}/l/{name}") == f"../{layer.id}/diff":
-                        short = name
+                if link_target(f"{self.path}/l/{name}") == f"../{layer.id}/diff":
+                    short = name
             if short is None:
                 short = _new_short_link()
                 os.symlink(f"../{layer.id}/diff", f"{self.path}/l/{short}")
@@ -338,7 +336,13 @@ class Home:
                 log.warning("it stays there: %s", error)
         for name in os.listdir(f"{self.path}/l"):
             link = f"{self.path}/l/{name}"
-            if os.path.islink(link) and not os.path.exists(link):
+            try:
+                target = link_target(link)
+                lost = target is not None and not is_there(f"{self.path}/l/{target}")
+            except OSError as error:
+                log.warning("the short link %s stays as it is: %s", link, error)
+                continue
+            if lost:
                 log.warning("removing the short link %s, which leads nowhere", link)
                 os.unlink(link)
         for layer in self.layers():
@@ -377,15 +381,6 @@ def _read(path: str) -> str | None:
         os.close(fd)
 
 
-def _is_there(path: str) -> bool:
-    """Unlike `os.path.exists`, raises OSError when a failing disk leaves that open."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
 def _write(path: str, text: str) -> None:
     """Write a small file, where nothing sees it before it is whole."""
     data = text.encode("ascii")
@@ -405,7 +400,7 @@ def _touch(path: str) -> None:
 def _make_folders(path: str, mode: int, owner: tuple[int, int]) -> None:
     """Make a folder, and those above it; one that exists gets the mode and the owner."""
     parent = os.path.dirname(path)
-    if not os.path.isdir(parent):
+    if not is_folder(parent):
         _make_folders(parent, 0o711, (os.geteuid(), os.getegid()))
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, mode)

@@ -21,6 +21,7 @@ from typing import Sequence
 from manuka.linux.kernel import page_size
 from manuka.linux.mount import mount, mount_from, unmount
 from manuka.linux.mountinfo import is_mount_point
+from manuka.linux.presence import is_folder
 from manuka.overlay2.layout import Layer
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class MountCounts:
         """`run_dir` keeps counts over restarts of this process; None: they are not kept."""
         self._folder = None if run_dir is None else f"{run_dir}/counts"
         #: Whether the engine has just started, so that nothing of before is going on any more.
-        self.engine_is_new = self._folder is not None and not os.path.isdir(self._folder)
+        self.engine_is_new = self._folder is not None and not is_folder(self._folder)
         if self._folder is not None:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._counts: dict[str, int] = {}
