@@ -229,6 +229,9 @@ class GraphDriver(abc.ABC):
         whole.  Raises TarError or ApplyError for a bad or broken-off tar; the layer is then
         neither to be shown nor to be a parent until it was removed and made again, also after
         this process has died: the engine may repeat a request that it believes lost.
+
+        This default unpacks into what `get` gives, and cannot keep that last promise, for it does
+        not know where a driver keeps its layers.  `manuka.whole.WholeTrees` keeps it.
         """
         with self.mounted(layer_id) as tree:
             return apply_layer(stream, tree, id_maps=self.settings.id_maps).content_size

@@ -1,7 +1,8 @@
 """Drivers whose layers are whole trees: each begins as a copy of its parent.
 
 Nothing is mounted and nothing counted: `get` gives the folder.  A subclass says how a tree is
-made, copied and deleted (`manuka.vfs`, `manuka.btrfs`); here is what makes it safe.
+made, copied and deleted (`manuka.vfs`, `manuka.btrfs`, the driver that ``manuka new`` makes); here
+is what makes it safe, without its author's asking.
 
 ::
 
@@ -44,14 +45,20 @@ _INCOMPLETE = ".incomplete"
 
 
 class WholeTrees(GraphDriver):
-    """A driver of whole trees.  `name` is how its texts and options call it."""
+    """A driver of whole trees: a subclass implements `make_tree`, `copy_tree` and `remove_tree`.
 
+    The class calls these with paths in a directory that no layer's id leads to, and the
+    layer appears, or has vanished, by one rename.  So none of them has to be atomic, and any may
+    be killed, or raise OSError, half-way.
+    """
+
+    #: How messages and options call the driver: ``NAME.sync=filesystem``.
     name: str
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._sync = self._parse(settings.options)
-        self._examine(existing_folder(settings.home))
+        self.examine(existing_folder(settings.home))
         self._locks = LayerLocks()
         self._incomplete = f"{settings.home}/{_INCOMPLETE}"
         os.makedirs(os.path.dirname(settings.home), mode=0o711, exist_ok=True)
@@ -61,20 +68,27 @@ class WholeTrees(GraphDriver):
 
     # --- what a subclass decides -----------------------------------------------------------------
 
-    def _examine(self, folder: str) -> None:
-        """Raise DriverError if `folder`, which will hold the home, is no place for the driver."""
+    def examine(self, folder: str) -> None:
+        """Raise DriverError if `folder`, which will hold the home, is no place for the driver.
+
+        Called once, at the start, before anything is made.  The default accepts every place.
+        """
 
     @abc.abstractmethod
-    def _make_tree(self, path: str) -> None:
-        """Make an empty tree."""
+    def make_tree(self, path: str) -> None:
+        """Make an empty tree at `path`, where nothing is; mode and owner are set afterwards."""
 
     @abc.abstractmethod
-    def _copy_tree(self, source: str, path: str) -> None:
-        """Make a tree that is a copy of `source`."""
+    def copy_tree(self, source: str, path: str) -> None:
+        """Make a tree at `path`, where nothing is, that a container cannot tell from `source`.
+
+        Several threads may copy from one source, which does not change meanwhile if it is an
+        image's layer.
+        """
 
     @abc.abstractmethod
-    def _remove_tree(self, path: str) -> None:
-        """Delete a tree, or what there is of it."""
+    def remove_tree(self, path: str) -> None:
+        """Delete the tree at `path`, or what there is of it: perhaps half, perhaps nothing."""
 
     # --- the five --------------------------------------------------------------------------------
 
@@ -94,11 +108,11 @@ class WholeTrees(GraphDriver):
             try:
                 self._make_folder(staged.path)
                 if below is None:
-                    self._make_tree(staged.tree)
+                    self.make_tree(staged.tree)
                     os.chmod(staged.tree, 0o755)
                     os.chown(staged.tree, *self.settings.id_maps.root)
                 else:
-                    self._copy_tree(below.tree, staged.tree)
+                    self.copy_tree(below.tree, staged.tree)
                 self._write_out(staged.path)
                 os.rename(staged.path, layer.path)
             except BaseException:
@@ -187,7 +201,7 @@ class WholeTrees(GraphDriver):
         self._delete(removed)
 
     def _delete(self, layer: _Layer) -> None:
-        self._remove_tree(layer.tree)
+        self.remove_tree(layer.tree)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(layer.unpacking)
         with contextlib.suppress(FileNotFoundError):

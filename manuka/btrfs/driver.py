@@ -23,7 +23,7 @@ class Btrfs(WholeTrees):
 
     name = "btrfs"
 
-    def _examine(self, folder: str) -> None:
+    def examine(self, folder: str) -> None:
         if statfs.magic(folder) != statfs.BTRFS:
             raise DriverError(
                 f"the driver btrfs needs a btrfs for its layers, but {folder} is on "
@@ -31,17 +31,17 @@ class Btrfs(WholeTrees):
                 "data-root on one"
             )
 
-    def _make_tree(self, path: str) -> None:
+    def make_tree(self, path: str) -> None:
         create_subvolume(path)
 
-    def _copy_tree(self, source: str, path: str) -> None:
+    def copy_tree(self, source: str, path: str) -> None:
         if is_subvolume(source):
             copy_subvolume(source, path)
         else:  # brought here by a backup, or by the driver vfs
             create_subvolume(path)
             copy_tree(source, path)
 
-    def _remove_tree(self, path: str) -> None:
+    def remove_tree(self, path: str) -> None:
         if is_subvolume(path):
             delete_subvolume(path)
         else:

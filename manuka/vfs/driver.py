@@ -32,12 +32,12 @@ class Vfs(WholeTrees):
         """Also, whether copies share their blocks."""
         return [*super().status(), ("Copies share blocks", "true" if self._clones else "false")]
 
-    def _make_tree(self, path: str) -> None:
+    def make_tree(self, path: str) -> None:
         os.mkdir(path)
 
-    def _copy_tree(self, source: str, path: str) -> None:
+    def copy_tree(self, source: str, path: str) -> None:
         os.mkdir(path)
         copy_tree(source, path)
 
-    def _remove_tree(self, path: str) -> None:
+    def remove_tree(self, path: str) -> None:
         remove_tree(path)

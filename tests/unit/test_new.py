@@ -64,7 +64,7 @@ def test_its_own_tests_pass(made: Path) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stdout.decode()
-    assert b"5 passed" in done.stdout
+    assert b"6 passed" in done.stdout
 
 
 def test_its_units_name_the_socket_and_make_no_mount_namespace(made: Path) -> None:

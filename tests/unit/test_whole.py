@@ -52,14 +52,14 @@ def test_a_copy_that_fails_leaves_nothing(driver, whole_trees, monkeypatch):
     def fail(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(driver), "_copy_tree", fail)
+    monkeypatch.setattr(type(driver), "copy_tree", fail)
     with pytest.raises(OSError, match="No space"):
         create(driver, "top", "base")
     assert not driver.exists("top")
     assert os.listdir(whole_trees.home / ".incomplete") == []
 
 
-@pytest.mark.parametrize("moment", ["_make_folder", "_copy_tree", "_write_out"])
+@pytest.mark.parametrize("moment", ["_make_folder", "copy_tree", "_write_out"])
 def test_a_plugin_killed_while_it_makes_a_layer_leaves_nothing_that_counts(
     driver, whole_trees, moment, monkeypatch
 ):
@@ -94,7 +94,7 @@ def test_a_plugin_killed_while_it_removes_a_layer_removes_it_when_it_starts_agai
     if child == 0:
         try:
             kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-            monkeypatch.setattr(type(driver), "_remove_tree", kill)
+            monkeypatch.setattr(type(driver), "remove_tree", kill)
             driver.remove("base")
         finally:
             os._exit(0)
