@@ -28,10 +28,16 @@ class _Nursery:
     def __init__(self) -> None:
         self.child = 0
         self.tracer: Optional[Tracer] = None
+        self.folder = ""
         self.wakeup, write = os.pipe()
         os.set_blocking(write, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def import_from(self, folder: str) -> bool:
+        """From now on, plugins find modules in `folder`, too."""
+        self.folder = folder
+        return True
 
     def start(self, arguments: List[str], log: str) -> int:
         self.child = os.fork()
@@ -47,6 +53,8 @@ class _Nursery:
                 os.dup2(output, fd)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.closerange(3, 64)
+            if self.folder:
+                sys.path.insert(0, self.folder)
             try:
                 status = cli.main(arguments)
             except BaseException as error:

@@ -11,10 +11,10 @@ it was acknowledged.
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict, Generator, Optional
+from typing import Callable, Dict, Generator, List, Optional, Tuple, Type
 
 from tests.crash.plugins import message
-from tests.crash.worlds import EMPTY, EVERY_KIND, World, is_mounted
+from tests.crash.worlds import EMPTY, EVERY_KIND, Scaffold, World, is_mounted
 from tests.unit.wire import Reply
 
 Acts = Generator[None, None, None]
@@ -291,3 +291,14 @@ def plant_rubbish(world: World) -> None:
     (world.home / "box" / "merged").mkdir()
     (world.home / ".incomplete" / "link.box").write_text("A")
     os.unlink(world.home / "l" / world.layers["base"].link)
+
+
+#: Every operation of overlay2, and those that a driver has which mounts nothing: the one that
+#: ``manuka new`` makes.
+CASES: List[Tuple[Type[World], str]] = [(World, name) for name in SCENARIOS] + [
+    (Scaffold, act.__name__)
+    for act in (
+        *(create, create_a_base, create_over_what_a_crash_left, create_read_write, remove),
+        *(apply_diff, diff, changes, diff_size_and_metadata, init, status),
+    )
+]

@@ -6,19 +6,20 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from typing import Callable, Iterator, List, Tuple
+from typing import Callable, Iterator, List, Tuple, Type
 
 import pytest
 
 from manuka.linux.mount import MS_RDONLY, MS_REMOUNT, mount, unmount
 from manuka.linux.syncfs import syncfs
 from tests.crash.plugins import Nursery, message
-from tests.crash.worlds import World, world_in
+from tests.crash.worlds import Scaffold, World, world_in
 from tests.layertar import LayerTar
 from tests.snapshot import snapshot
 from tests.unit.mounts import loop_device, needs_root
 
 pytestmark = needs_root
+of_each_kind = pytest.mark.parametrize("kind", [World, Scaffold])
 
 BLOCK = 1024
 #: Needs some thirty blocks: for contents, folders, a long link and an attribute.
@@ -126,10 +127,11 @@ def tried(world: World, free: Callable[[int], None], measure: Callable[[], Tuple
     return len(refused)
 
 
+@of_each_kind
 def test_on_a_full_disk_every_step_fails_clearly_and_gives_the_space_back(
-    nursery: Nursery, disk: Path
+    nursery: Nursery, disk: Path, kind: Type[World]
 ) -> None:
-    with small_disk(disk) as small, world_in(nursery, disk, home_on=small) as world:
+    with small_disk(disk) as small, world_in(nursery, disk, home_on=small, kind=kind) as world:
         ballast = os.open(small / "ballast", os.O_RDWR | os.O_CREAT)
 
         def measure() -> Tuple[int, int]:
@@ -155,8 +157,12 @@ def test_on_a_full_disk_every_step_fails_clearly_and_gives_the_space_back(
         assert count > 15
 
 
-def test_a_disk_without_free_inodes_fails_as_clearly(nursery: Nursery, disk: Path) -> None:
-    with small_disk(disk, inodes=200) as small, world_in(nursery, disk, home_on=small) as world:
+@of_each_kind
+def test_a_disk_without_free_inodes_fails_as_clearly(
+    nursery: Nursery, disk: Path, kind: Type[World]
+) -> None:
+    inodes = small_disk(disk, inodes=200)
+    with inodes as small, world_in(nursery, disk, home_on=small, kind=kind) as world:
         spare = small / "spare"
         spare.mkdir()
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Type
 
 import pytest
 
 from tests.crash import tracer
 from tests.crash.plugins import Nursery
-from tests.crash.scenarios import SCENARIOS
+from tests.crash.scenarios import CASES, SCENARIOS
 from tests.crash.test_kills import finish, steps_of, sweep
 from tests.crash.tracer import FALLIBLE, Plan, Step
 from tests.crash.worlds import World
@@ -77,17 +77,17 @@ def chosen(steps: List[Step]) -> List[int]:
     return [numbers[at] for at in sorted(shares) if numbers]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 @pytest.mark.timeout(4 * 3600 if "MANUKA_KILLS" in os.environ else 600)
 def test_a_fault_anywhere_is_told_and_costs_nothing_else(
-    nursery: Nursery, disk: Path, name: str, tell: Callable[[str], None]
+    nursery: Nursery, disk: Path, kind: Type[World], name: str, tell: Callable[[str], None]
 ) -> None:
     def at(number: int, step: Step) -> str:
         return f"{errno.errorcode[error_for(step, number)]} at {number}, {step}"
 
     steps, hit, failed = sweep(
-        *(nursery, disk, name, lambda world: steps_of(world, name, plan_for(world))),
+        *(nursery, disk, kind, name, lambda world: steps_of(world, name, plan_for(world))),
         *(chosen, fail_at, at),
     )
-    tell(f"{name}: {len(steps)} calls about files, {hit} faults")
+    tell(f"{kind.__name__}, {name}: {len(steps)} calls about files, {hit} faults")
     assert not failed, "\n".join(f"{where}:\n  {error}" for where, error in failed.items())

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Tuple, Type
 
 import pytest
 
 from tests.crash import tracer
 from tests.crash.plugins import Nursery
-from tests.crash.scenarios import SCENARIOS
+from tests.crash.scenarios import CASES, SCENARIOS
 from tests.crash.tracer import Plan, Step
 from tests.crash.worlds import World, world_in
 from tests.unit.mounts import needs_root
@@ -75,6 +75,7 @@ def chosen(steps: List[Step]) -> List[int]:
 def sweep(
     nursery: Nursery,
     disk: Path,
+    kind: Type[World],
     name: str,
     steps_in: Callable[[World], List[Step]],
     choose: Callable[[List[Step]], List[int]],
@@ -90,7 +91,7 @@ def sweep(
     steps: List[Step] = []
     points = [0]
     while points:  # What one strike broke, the others need not suffer from.
-        with world_in(nursery, disk) as world:
+        with world_in(nursery, disk, kind=kind) as world:
             if not steps:
                 steps = steps_in(world)
                 points = choose(steps)
@@ -103,16 +104,16 @@ def sweep(
     return steps, struck, failed
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 @pytest.mark.timeout(4 * 3600 if "MANUKA_KILLS" in os.environ else 600)
 def test_killed_anywhere_the_plugin_loses_nothing(
-    nursery: Nursery, disk: Path, name: str, tell: Callable[[str], None]
+    nursery: Nursery, disk: Path, kind: Type[World], name: str, tell: Callable[[str], None]
 ) -> None:
     def at(number: int, step: Step) -> str:
         return f"killed at {number}, {step}"
 
     steps, killed, failed = sweep(
-        nursery, disk, name, lambda world: steps_of(world, name), chosen, kill_at, at
+        nursery, disk, kind, name, lambda world: steps_of(world, name), chosen, kill_at, at
     )
-    tell(f"{name}: {len(steps)} system calls, {killed} kills")
+    tell(f"{kind.__name__}, {name}: {len(steps)} system calls, {killed} kills")
     assert not failed, "\n".join(f"{where}:\n  {error}" for where, error in failed.items())

@@ -1,8 +1,9 @@
 """A plugin with layers that it has acknowledged, and every check of what a crash may not do.
 
 A `World` knows each acknowledged layer as it was: its tree on the disk, its small files, its diff.
-`assert_intact` compares, `assert_tidy` says that nothing is left over.  Neighbours: `plugins` is
-the process, `scenarios` are the operations that crash.
+`assert_intact` compares, `assert_tidy` says that nothing is left over.  `World` is overlay2's;
+`Trees` is that of the drivers whose layers are whole trees.  Neighbours: `plugins` is the process,
+`scenarios` are the operations that crash.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Set
+from typing import Dict, Iterator, NamedTuple, Optional, Set, Tuple, Type
 
 from manuka.linux.mount import unmount_below
 from manuka.linux.mountinfo import is_mount_point, mounts_below
+from manuka.toolkit.new.project import make_project
 from tests.crash.plugins import Nursery, Plugin, base_tar, every_kind_tar, message
 from tests.layertar import MTIME, LayerTar
 from tests.snapshot import Snapshot, snapshot
@@ -38,6 +40,11 @@ class Facts(NamedTuple):
 class World:
     """A home with acknowledged layers, the plugin that serves it, and what is mounted."""
 
+    #: What ``manuka serve`` is told of the driver.
+    arguments: Tuple[str, ...] = ()
+    #: The directory in a layer's that holds its files.
+    tree = "diff"
+
     def __init__(
         self, nursery: Nursery, folder: Path, *options: str, home_on: Optional[Path] = None
     ) -> None:
@@ -46,7 +53,7 @@ class World:
         self.home = (home_on or folder) / "docker" / "manuka"
         self.home.parent.mkdir(parents=True)
         self.options = options
-        self.plugin = Plugin(nursery, folder)
+        self.plugin = Plugin(nursery, folder, *self.arguments)
         self.layers: Dict[str, Facts] = {}
         self.mounted: Set[str] = set()
         #: Whether an engine has started after the last crash.
@@ -172,7 +179,11 @@ class World:
             for field, was, is_now in zip(Facts._fields, known, now):
                 assert was == is_now, f"{layer_id}: {field} has changed"
             if known.parent in self.layers:
-                assert (self.home / known.parent / "committed").exists(), known.parent
+                self.assert_is_parent(known.parent)
+
+    def assert_is_parent(self, layer_id: str) -> None:
+        """The layer is noted as one that may not change any more."""
+        assert (self.home / layer_id / "committed").exists(), layer_id
 
     def assert_tidy(self) -> None:
         """Layers, links, mounts and records are those of the acknowledged layers, and no more."""
@@ -201,11 +212,53 @@ class World:
         assert set(mounts_below(str(self.home.parent))) == wanted
 
     def _tree(self, layer_id: str) -> Snapshot:
-        return snapshot(self.home / layer_id / "diff")
+        return snapshot(self.home / layer_id / self.tree)
 
     def _text(self, layer_id: str, name: str) -> str:
         path = self.home / layer_id / name
         return path.read_text() if path.exists() else ""
+
+
+class Trees(World):
+    """The world of a driver that derives from `manuka.whole.WholeTrees`."""
+
+    tree = "tree"
+
+    def assert_is_parent(self, layer_id: str) -> None:
+        """Nothing is noted: a child has all that its parent had."""
+
+    def assert_tidy(self) -> None:
+        """There is nothing but the acknowledged layers, and nothing in them but their trees."""
+        assert self.rubbish() == set()
+        assert set(os.listdir(self.home)) == {".incomplete", *self.layers}
+        for layer_id in self.layers:
+            assert os.listdir(self.home / layer_id) == ["tree"], layer_id
+        assert mounts_below(str(self.home.parent)) == []
+        assert set(os.listdir(self.plugin.run_dir)) == {"driver", "init.json"}
+
+
+class Scaffold(Trees):
+    """The world of the driver that ``manuka new`` makes, as it makes it."""
+
+    arguments = ("--driver", "blue_store:BlueStore")
+
+    def __init__(
+        self, nursery: Nursery, folder: Path, *options: str, home_on: Optional[Path] = None
+    ) -> None:
+        nursery.ask("import_from", make_project("blue-store", str(folder)))
+        super().__init__(nursery, folder, *options, home_on=home_on)
+
+
+class Vfs(Trees):
+    """The world of the driver vfs."""
+
+    arguments = ("--driver", "vfs")
+
+
+class Btrfs(Trees):
+    """The world of the driver btrfs, whose home has to be on one."""
+
+    arguments = ("--driver", "btrfs")
 
 
 def _timeless(tree: Snapshot) -> Snapshot:
@@ -217,10 +270,14 @@ def _timeless(tree: Snapshot) -> Snapshot:
 
 @contextlib.contextmanager
 def world_in(
-    nursery: Nursery, parent: Path, *options: str, home_on: Optional[Path] = None
+    nursery: Nursery,
+    parent: Path,
+    *options: str,
+    home_on: Optional[Path] = None,
+    kind: Type[World] = World,
 ) -> Iterator[World]:
     """A world with acknowledged layers; all its mounts are gone afterwards."""
-    world = World(nursery, Path(tempfile.mkdtemp(dir=parent)), *options, home_on=home_on)
+    world = kind(nursery, Path(tempfile.mkdtemp(dir=parent)), *options, home_on=home_on)
     try:
         world.populate()
         yield world
