@@ -16,6 +16,7 @@ import struct
 from typing import Any
 
 from manuka.linux.libc import c_string, call, function
+from manuka.linux.presence import is_there
 
 _FS_IOC_FSGETXATTR = 0x801C581F
 _FS_IOC_FSSETXATTR = 0x401C5820
@@ -134,14 +135,26 @@ def set_quota(device: str, project_id: int, size_bytes: int) -> None:
 
 def get_quota(device: str, project_id: int) -> int:
     """The limit of `project_id`, in bytes; 0 means no limit."""
+    return int(_record(device, project_id).blk_hardlimit) * _BLOCK
+
+
+def is_in_use(device: str, project_id: int) -> bool:
+    """Whether a file or directory belongs to `project_id`, or anything is limited for it."""
+    record = _record(device, project_id)
+    fields = ("icount", "bcount", "rtbcount")
+    limits = ("blk_hardlimit", "blk_softlimit", "ino_hardlimit", "ino_softlimit")
+    return any(getattr(record, field) for field in (*fields, *limits))
+
+
+def _record(device: str, project_id: int) -> _DiskQuota:
     quota = _DiskQuota()
     try:
         _quota_call(_Q_XGETQUOTA, device, project_id, quota)
     except OSError as error:
-        if error.errno == errno.ENOENT and os.path.exists(device):
-            return 0  # nothing was ever counted or limited for this id
-        raise
-    return int(quota.blk_hardlimit) * _BLOCK
+        # For an id for which nothing was ever counted or limited there is no record.
+        if error.errno != errno.ENOENT or not is_there(device):
+            raise
+    return quota
 
 
 def supported(device: str) -> bool:

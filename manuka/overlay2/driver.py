@@ -98,7 +98,9 @@ class Overlay2(GraphDriver):
             if is_mount_point(layer.merged):
                 unmount_layer(layer)
             self._counts.forget(layer)
+            project = self._quota.project(layer)
             self._home.remove(layer)
+            self._quota.release(project)
 
     def exists(self, layer_id: str) -> bool:
         """Whether there is such a layer, whole or not."""

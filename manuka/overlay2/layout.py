@@ -182,11 +182,12 @@ class Home:
         own, root = (os.geteuid(), os.getegid()), self._id_maps.root
         try:
             _make_folder(staged, 0o710, (own[0], root[1]))
-            yield staged
             _make_folder(f"{staged}/diff", 0o755, root)
-            _write(f"{staged}/link", short)
             if lowers:
                 _make_folder(f"{staged}/work", 0o700, root)
+            yield staged
+            _write(f"{staged}/link", short)
+            if lowers:
                 _write(f"{staged}/lower", ":".join(lowers))
             os.symlink(f"../{layer.id}/diff", link)
             if parent is not None:

@@ -12,10 +12,11 @@ from typing import Iterator
 
 import pytest
 
+from manuka.linux.quota import get_project_id
 from manuka.toolkit.sandbox import Sandbox
 from tests.unit.mounts import file_system
 
-from .steps import box, load, run, run_sleeping
+from .steps import box, inspect, load, run, run_sleeping, shell
 
 MIB = 1 << 20
 
@@ -103,3 +104,60 @@ def test_a_size_for_images_layers_is_no_matter(engine: str, disk: str, driver: s
         sandbox.docker("commit", "two", "big:2")
         assert run(sandbox, "big:2", "ls /a /b") == "/a\n/b\n"
         sandbox.docker("rm", "-f", "one", "two")
+
+
+def make_volume(sandbox: Sandbox, name: str) -> None:
+    """A volume, used once: only then does the engine limit it."""
+    sandbox.docker("volume", "create", "-o", "size=20m", name)
+    run(sandbox, "box:1", "true", "-v", f"{name}:/volume")
+
+
+def make_container(sandbox: Sandbox, name: str) -> None:
+    run_sleeping(sandbox, name, "--storage-opt", "size=60m")
+
+
+def projects(sandbox: Sandbox, containers: list[str], volumes: list[str]) -> list[int]:
+    """The project of each container's layer and of each volume."""
+    layers = [inspect(sandbox, name)["GraphDriver"]["Data"]["UpperDir"] for name in containers]
+    folders = [sandbox.engine.request("GET", f"/volumes/{name}")["Mountpoint"] for name in volumes]
+    return [get_project_id(sandbox.inside(path)) for path in layers + folders]
+
+
+@on_both
+@pytest.mark.parametrize("order", ["volumes first", "containers first"])
+def test_volumes_and_containers_with_sizes_leave_each_other_alone(
+    engine: str, disk: str, driver: str, order: str
+) -> None:
+    """The engine's volume driver limits volumes on the same disk, by projects that it counts."""
+    makers = [(make_volume, "volume"), (make_container, "container")]
+    if order == "containers first":
+        makers.reverse()
+    with Sandbox(engine, driver, data_dir=disk) as sandbox:
+        load(sandbox, box())
+        for number in range(2):
+            for make, name in makers:
+                make(sandbox, f"{name}{number}")
+        sandbox.engine.kill_containers()
+        sandbox.stop()
+        sandbox.start()
+        for make, name in makers:
+            make(sandbox, f"{name}2")
+        containers = [f"container{number}" for number in range(3)]
+        volumes = [f"volume{number}" for number in range(3)]
+        in_use = projects(sandbox, containers, volumes)
+        assert 0 not in in_use
+        assert len(set(in_use)) == 6, f"they share projects: {in_use}"
+        options = [option for name in volumes for option in ("-v", f"{name}:/{name}")]
+        run_sleeping(sandbox, "user", *options)
+        for name in volumes:
+            size = f"df -m /{name} | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2"
+            assert shell(sandbox, "user", size) == "20\n"
+            assert write(sandbox, "user", f"{name}/fits", 12)
+            assert not write(sandbox, "user", f"{name}/more", 12)
+        for name in ("container1", "container2"):
+            sandbox.docker("start", name)
+            assert write(sandbox, name, "fits", 45)
+            assert not write(sandbox, name, "more", 45)
+            sandbox.docker("exec", name, "rm", "/fits", "/more")
+        sandbox.docker("rm", "-f", "user", *containers)
+        sandbox.docker("volume", "rm", *volumes)

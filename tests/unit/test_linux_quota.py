@@ -8,7 +8,14 @@ import os
 import pytest
 
 from manuka.linux.mountinfo import mounts
-from manuka.linux.quota import get_project_id, get_quota, set_project_id, set_quota, supported
+from manuka.linux.quota import (
+    get_project_id,
+    get_quota,
+    is_in_use,
+    set_project_id,
+    set_quota,
+    supported,
+)
 from tests.unit.mounts import file_system, loop_device, mounted, needs_root
 
 pytestmark = needs_root
@@ -118,6 +125,21 @@ def test_a_folder_with_a_quota_cannot_outgrow_it(tmp_path):
         write(disk / "free" / "file", 60 << 20)
         set_quota(device, 17, 0)
         write(disk / "limited" / "diff" / "third", 60 << 20)
+
+
+def test_a_project_is_in_use_while_it_has_a_file_or_a_limit(tmp_path):
+    with file_system(tmp_path, *XFS, data="pquota") as disk:
+        device = device_of(disk)
+        assert not is_in_use(device, 17)
+        set_quota(device, 17, 1 << 20)
+        assert is_in_use(device, 17)
+        set_quota(device, 17, 0)
+        assert not is_in_use(device, 17)
+        (disk / "folder").mkdir()
+        set_project_id(str(disk / "folder"), 17)
+        assert is_in_use(device, 17)
+        with pytest.raises(OSError, match="missing"):
+            is_in_use(str(disk / "missing"), 17)
 
 
 def write(path, size):
