@@ -6,13 +6,18 @@
 
 by= # the word before a command that talks to the engine
 
+# Prints the path at which the lab's own engine listens.
+own_socket() {
+    lab.d/engine host | sed 's,^unix://,,'
+}
+
 # Sets DOCKER_HOST to an engine that answers, and `by` to as_root if only root can reach it. The
 # lab's own goes first, since a machine may be there.
 find_docker() {
     command -v docker >/dev/null || return 1
     by=
-    host=$(lab.d/engine host)
-    if [ -S "${host#unix://}" ]; then
+    if [ -S "$(own_socket)" ]; then
+        host=unix://$(own_socket)
         by=as_root
     else
         host=${DOCKER_HOST:-$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null ||
@@ -70,14 +75,26 @@ machine_image() {
     machine_image "$1"
 }
 
-# Removes this folder's machines, their images, and the engine if it is the lab's own.
+# Prints this checkout's machines on the engine, those of Molecule's scenarios, too.
+machines_of_checkout() {
+    $by docker container ls --all --quiet --filter "label=manuka.lab=$(pwd -P)"
+}
+
+# Fails if a container that is a machine may be on an engine that does not answer.
+all_in_reach() {
+    [ ! -d .lab/molecule/lab ] || [ -S "$(own_socket)" ] ||
+        fail "No Docker engine answers, and the machine is on one. Start that engine, and repeat this;
+if it is gone for good: rm -r .lab/molecule"
+}
+
+# Removes this checkout's machines, and the engine if it is the lab's own.
 remove_machines() {
     # Without one, Vagrant need not even reach VirtualBox or libvirt.
     if vm_is_there; then
         vagrant destroy --force || fail "Vagrant does not remove the virtual machine; see above."
     fi
     if find_docker; then
-        machines=$($by docker container ls --all --quiet --filter "label=manuka.lab=$(pwd -P)")
+        machines=$(machines_of_checkout)
         if [ -n "$machines" ]; then
             say "Shutting down the lab's machines"
             # shellcheck disable=SC2086 # a list of names
@@ -85,10 +102,25 @@ remove_machines() {
             # shellcheck disable=SC2086
             $by docker container rm --force --volumes $machines >/dev/null
         fi
-        # One that another folder's machine uses stays.
+    else
+        all_in_reach
+    fi
+    as_root lab.d/engine stop
+    as_root rm -rf .vagrant .lab/molecule # what Vagrant and Molecule know of them
+}
+
+# Removes the images of machines, and the engine if it is the lab's own. Fails while there is a machine.
+remove_images() {
+    ! vm_is_there || fail "There is a virtual machine: ./lab down removes it, then ./lab clean the rest."
+    if find_docker; then
+        [ -z "$(machines_of_checkout)" ] ||
+            fail "There is a machine: ./lab down removes it, then ./lab clean the rest."
+        # One that another checkout's machine uses stays.
         for image in $($by docker image ls --format '{{.Repository}}:{{.Tag}}' manuka-machine); do
             $by docker image rm "$image" >/dev/null 2>&1 || :
         done
+    else
+        all_in_reach
     fi
     as_root lab.d/engine stop
 }
