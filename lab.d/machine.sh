@@ -19,16 +19,50 @@ machine_is_there() {
         2>/dev/null)" = "$(pwd -P)" ]
 }
 
+# Prints running, exited, paused, or what else Docker says of that machine.
+machine_state() {
+    $by docker container inspect --format '{{.State.Status}}' $machine
+}
+
+# Starts that machine if it is off, and waits until it has booted.
+start_machine() {
+    [ "$(machine_state)" != paused ] || $by docker container unpause $machine >/dev/null
+    $by docker container start $machine >/dev/null
+    wait_for_reboot
+    tries=120
+    while :; do
+        case $($by docker exec $machine systemctl is-system-running --wait 2>/dev/null) in
+        running | degraded) return ;;
+        esac
+        tries=$((tries - 1))
+        [ $tries != 0 ] || fail "The machine does not boot. Its state: $(machine_state)."
+        sleep 0.5
+    done
+}
+
+# Waits while that machine is between the end and the start that make a reboot.
+wait_for_reboot() {
+    tries=120
+    while [ "$(machine_state)" = restarting ] && [ $tries != 0 ]; do
+        tries=$((tries - 1))
+        sleep 0.5
+    done
+}
+
 vm_is_there() {
     [ -n "$(find .vagrant/machines -name id 2>/dev/null)" ]
 }
 
+vm_is_on() {
+    vagrant status --machine-readable | grep -q ',state,running$'
+}
+
 up() {
-    case ${1:-} in
-    "") up_container ;;
-    --vm) up_vm ;;
-    *) fail "There is no option $1: ./lab up or ./lab up --vm." ;;
-    esac
+    if [ "${1:-}" = --vm ]; then
+        up_vm
+    else
+        up_container
+    fi
 }
 
 up_container() {
@@ -39,7 +73,7 @@ up_container() {
         image=$($by docker container inspect --format '{{.Config.Image}}' $machine)
         [ "$image" = "manuka-machine:$MACHINE_RELEASE" ] ||
             fail "There is a machine with Debian ${image#*:} already. ./lab down removes it."
-        $by docker start $machine >/dev/null # it is off if this computer was
+        start_machine
     else
         $by rm -rf .lab/molecule/lab
     fi
@@ -67,12 +101,15 @@ apt-get install vagrant vagrant-libvirt libvirt-daemon-system, and come again."
 # A shell on the machine, or one command with its words as they are.
 shell() {
     if find_docker && machine_is_there; then
+        wait_for_reboot
+        [ "$(machine_state)" = running ] || fail "The machine is off ($(machine_state)): ./lab up starts it."
         terminal=--interactive
         [ ! -t 0 ] || [ ! -t 1 ] || terminal=--interactive\ --tty
         [ $# -gt 0 ] || set -- bash -l
         # shellcheck disable=SC2086 # two words
         $by docker exec $terminal --workdir /root $machine "$@"
     elif vm_is_there; then
+        vm_is_on || fail "The virtual machine is off: ./lab up --vm starts it."
         if [ $# -gt 0 ]; then
             terminal=--no-tty
             [ ! -t 0 ] || [ ! -t 1 ] || terminal=--tty
@@ -81,7 +118,7 @@ shell() {
             vagrant ssh -- -t sudo -i
         fi
     else
-        fail "There is no machine, or it is off: ./lab up makes it, or starts it."
+        fail "There is no machine here, or no Docker engine answers that has it: ./lab up makes one."
     fi
 }
 
