@@ -15,6 +15,8 @@ EXAMPLES = """\
 examples:
   manuka doctor
   manuka doctor --name mine --json
+  manuka doctor --pid 4711
+      one of several engines, whose files are looked at as it sees them
   manuka doctor --engine /opt/docker-26/dockerd --config /tmp/daemon.json
 """
 
@@ -38,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the engine's daemon.json (default: the running one's, or /etc/docker/daemon.json)",
     )
     parser.add_argument(
+        "--pid",
+        type=int,
+        help="the process of the engine, where several run (default: the one with --config, or the "
+        "machine's own)",
+    )
+    parser.add_argument(
         "--deep", action="store_true", help="look at every file of every layer, which takes long"
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -49,7 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     from manuka.toolkit.doctor.report import as_json, as_text, examine, is_healthy
 
     patient = Patient(
-        arguments.name, arguments.config, arguments.engine, arguments.socket, arguments.deep
+        arguments.name,
+        arguments.config,
+        arguments.engine,
+        arguments.socket,
+        arguments.deep,
+        arguments.pid,
     )
     findings = examine(patient)
     if arguments.json:

@@ -260,6 +260,7 @@ class Connection:
 class Client:
     """Calls to one plugin, each on a connection of its own.
 
+    path: of its socket, or ``tcp://HOST:PORT``.
     timeout: seconds to wait for the plugin, in one call, before NoAnswer is raised.
     """
 
@@ -404,6 +405,10 @@ class _UnixHTTP(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        if self._path.startswith("tcp://"):
+            host, _, port = self._path[len("tcp://") :].rpartition(":")
+            self.sock = socket.create_connection((host.strip("[]"), int(port)), self.timeout)
+            return
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(self.timeout)
         try:

@@ -16,6 +16,7 @@ from manuka.linux.libc import call, function
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
 _unshare = function("unshare", [ctypes.c_int])
 _setns = function("setns", [ctypes.c_int, ctypes.c_int])

@@ -153,6 +153,87 @@ def test_a_socket_that_others_may_write_to_is_told(make_sandbox: MakeSandbox) ->
     assert "belongs to root with mode 0666" in found["socket-owner"]
 
 
+def outside(sandbox: Sandbox, *arguments: str) -> Dict[str, Dict[str, Any]]:
+    """What the doctor finds from outside the sandbox, of the engine in it."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "manuka", "doctor", "--json"),
+            *("--pid", str(sandbox.engine.pid), *arguments),
+        ],
+        env=with_this_package(os.environ),
+        stdout=subprocess.PIPE,
+        timeout=120,
+    )
+    return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+def test_of_two_engines_with_a_plugin_at_the_same_path_each_gets_its_own(
+    make_sandbox: MakeSandbox,
+) -> None:
+    """Both sockets have the same path, in two mount namespaces."""
+    one, other = make_sandbox(), make_sandbox()
+    for sandbox, second in ((one, other), (other, one)):
+        assert sandbox.plugin is not None
+        found = outside(sandbox)
+        assert problems(found) == {}
+        assert f"(process {sandbox.engine.pid}), in another" in found["engine-running"]["text"]
+        assert f"(process {second.engine.pid})" in found["other-engines"]["text"]
+        listener = found["listener"]["text"]
+        assert listener == f"On the socket listens {_name(sandbox.plugin.pid)}."
+        assert f"(process {sandbox.plugin.pid}) mounts" in found["mount-namespace"]["text"]
+        assert f"dockerd (process {sandbox.engine.pid})" in found["mount-namespace"]["text"]
+        assert "containerd" in found["mount-namespace"]["text"]
+    assert other.plugin is not None
+    other.plugin.kill()
+    assert f"Nobody listens on {SOCKET}" in problems(outside(other))["listener"]
+    assert problems(outside(one)) == {}
+
+
+def _name(pid: int) -> str:
+    with open(f"/proc/{pid}/comm") as file:
+        return f"{file.read().strip()} (process {pid})"
+
+
+class _SpecFile:
+    """In the place of a socket: a file in /etc/docker/plugins, seen in the sandbox alone."""
+
+    def __init__(self, kind: str, content: str) -> None:
+        self._kind, self._content = kind, content
+
+    def __call__(self, front: str, back: str) -> _SpecFile:
+        pid = front.split("/")[2]
+        script = (
+            "mkdir -p $1/up/docker/plugins $1/work &&"
+            ' printf %s "$3" >$1/up/docker/plugins/manuka.$2 &&'
+            " mount -t overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work none /etc"
+        )
+        socket = back.partition("/root")[2]
+        enter = ["nsenter", "--mount", "--target", pid, "sh", "-ec", script, "sh"]
+        content = self._content.replace("SOCKET", socket)
+        subprocess.run([*enter, os.path.dirname(socket), self._kind, content], check=True)
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("spec", "unix://SOCKET\n"), ("json", '{"Name": "manuka", "Addr": "unix://SOCKET"}')],
+)
+def test_a_plugin_that_a_file_names_is_found_as_the_engine_finds_it(
+    make_sandbox: MakeSandbox, kind: str, content: str
+) -> None:
+    sandbox = make_sandbox(between=_SpecFile(kind, content))
+    assert sandbox.plugin is not None
+    spec = f"/etc/docker/plugins/manuka.{kind}"
+    for found in (doctor(sandbox, status=0), outside(sandbox)):
+        assert problems(found) == {}
+        named = f"{sandbox.plugin.socket} is there (which {spec} names)"
+        assert named in found["socket"]["text"]
+        assert found["handshake"]["level"] == found["mount-namespace"]["level"] == "ok"
+
+
 ANSWERS = {
     "web": ("<html>Welcome</html>", "expected JSON, got '<html>"),
     "other": ('{"Implements": ["VolumeDriver"]}', "it implements ['VolumeDriver']"),

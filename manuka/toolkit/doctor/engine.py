@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Iterator
 
-from manuka.commands.arguments import BUILT_INTO_ENGINES
 from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
-from manuka.toolkit.doctor.patient import Patient
+from manuka.toolkit.doctor.patient import Patient, config_of
+from manuka.toolkit.engine import BUILT_IN
 
 _ALLOW = "DOCKERD_DEPRECATED_GRAPHDRIVER_PLUGINS"
 
@@ -136,7 +136,7 @@ def storage_driver(patient: Patient) -> Iterator[Finding]:
 def driver_name(patient: Patient) -> Iterator[Finding]:
     """Whether an engine would ask a plugin of this name, and leave its mounts alone."""
     name = patient.name
-    if name in BUILT_INTO_ENGINES:
+    if name in BUILT_IN:
         yield Finding(
             "driver-name",
             PROBLEM,
@@ -167,13 +167,31 @@ def snapshotter(patient: Patient) -> Iterator[Finding]:
 
 
 def running(patient: Patient) -> Iterator[Finding]:
-    """Whether an engine runs."""
-    if patient.engine is None:
+    """Whether an engine runs, and which one is examined."""
+    engine = patient.engine
+    others = [one for one in patient.engines if engine is None or one.pid != engine.pid]
+    if engine is None:
         yield Finding(
             "engine-running",
             NOTE,
-            "No engine runs; what is said of it comes from its files.",
+            "No engine runs; what is said of it comes from its files."
+            if not others
+            else f"No engine runs with {patient.config_path}; what is said of it comes from files.",
             "Its log says why it ended: journalctl -u docker -n 50",
         )
     else:
-        yield Finding("engine-running", OK, f"The engine runs as {patient.engine}.")
+        apart = (
+            ", in another mount namespace; all paths here are as it sees them"
+            if patient.is_apart
+            else ""
+        )
+        yield Finding("engine-running", OK, f"The engine runs as {engine}{apart}.")
+    if others:
+        names = ", ".join(f"{one} with {config_of(one)}" for one in others)
+        which = f"only {engine} is examined" if engine else "none of them is examined"
+        yield Finding(
+            "other-engines",
+            NOTE,
+            f"Other engines run here: {names}; {which}.",
+            f"manuka doctor --pid {others[0].pid}",
+        )

@@ -15,8 +15,9 @@ from manuka.linux.mountinfo import parse as parse_mount
 from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
 from manuka.toolkit.doctor.patient import Patient
 from manuka.toolkit.doctor.plugin import plugin_process
-from manuka.toolkit.doctor.processes import processes
+from manuka.toolkit.doctor.processes import Process, listeners, processes
 
+_CONTAINERD = "/run/containerd/containerd.sock"
 _MOUNT_MAX = "/proc/sys/fs/mount-max"
 
 _UNIT = (
@@ -30,9 +31,7 @@ def namespaces(patient: Patient) -> Iterator[Finding]:
     plugin = plugin_process(patient)
     if plugin is None or plugin.mount_namespace is None:
         return
-    others = [one for one in processes() if one.name in ("dockerd", "containerd")]
-    if patient.engine is not None:
-        others = [one for one in others if one.name != "dockerd" or one.pid == patient.engine.pid]
+    others = ([patient.engine] if patient.engine is not None else []) + _containerd(patient)
     apart = [
         str(one)
         for one in others
@@ -54,7 +53,8 @@ def namespaces(patient: Patient) -> Iterator[Finding]:
 
 def leftovers(patient: Patient) -> Iterator[Finding]:
     """Mounts below the driver's folder, when no engine is there to use them."""
-    prefix = os.path.realpath(patient.home) + "/"
+    home = patient.home if patient.is_apart else os.path.realpath(patient.home)
+    prefix = home + "/"
     pid = patient.engine.pid if patient.engine is not None else os.getpid()
     found = [mount for mount in _mounts(pid) if mount.mount_point.startswith(prefix)]
     if found and patient.engine is None:
@@ -80,6 +80,23 @@ def crowd(patient: Patient) -> Iterator[Finding]:
             "container starts.",
             f"sysctl fs.mount-max={2 * most}",
         )
+
+
+def _containerd(patient: Patient) -> list[Process]:
+    """The containerd that the engine uses: its child, or the one behind the socket it is told.
+
+    Source: ``initContainerd`` in the engine's ``cmd/dockerd``.
+    """
+    if patient.engine is not None:
+        pid = patient.engine.pid
+        found = [one for one in processes() if one.name == "containerd" and one.parent == pid]
+        if found:
+            return found
+    path = patient.reach(str(patient.setting("containerd", "--containerd") or _CONTAINERD))
+    try:
+        return [one for one in listeners(path) if one.name == "containerd"]
+    except OSError:
+        return []
 
 
 def _reaches(plugin_pid: int, other_pid: int, home: str) -> bool:

@@ -1,7 +1,8 @@
 """What the doctor looks at: one engine, one plugin, and where they are.
 
-Neighbours: the checks read it.  Easy to get wrong: an engine that runs is the better witness of its
-settings than the files on the machine, and one that doesn't run leaves only the files.
+The checks read it.  An engine that runs is the better witness of its settings than the files on the
+machine; one that does not run leaves only the files.  An engine in another mount namespace has
+other files at the same paths, so every path is one of the engine's, and is opened through `reach`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import shutil
 import subprocess
 from typing import Any, NamedTuple
 
-from manuka.toolkit.doctor.processes import Process, process, processes
+from manuka.errors import ManukaError
+from manuka.toolkit.doctor.discovery import Address, discover
+from manuka.toolkit.doctor.processes import Process, processes
 
 CONFIG = "/etc/docker/daemon.json"
-PLUGIN_SOCKETS = "/run/docker/plugins"
-PLUGIN_SPECS = ("/etc/docker/plugins", "/usr/lib/docker/plugins")
 _DATA_ROOT = "/var/lib/docker"
+_PID_FILE = "/var/run/docker.pid"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -39,6 +41,9 @@ class Patient:
     program: the dockerd to ask for its version; None: the running one's, or the first on PATH.
     socket: the plugin's socket; None: where an engine looks for it.
     deep: look at every file of every layer, too.
+    pid: the engine's process; None: the one with `config_path`, or the one whose pid file is the
+        usual, or the first that sees the same mounts as the doctor, or else the first.
+    Raises ManukaError when the process `pid` is no engine.
     """
 
     def __init__(
@@ -48,24 +53,43 @@ class Patient:
         program: str | None = None,
         socket: str | None = None,
         deep: bool = False,
+        pid: int | None = None,
     ) -> None:
         self.name = name
         self.deep = deep
-        self.engine = _running_engine(config_path)
+        #: All engines that run, the examined one among them.
+        self.engines = [one for one in processes() if one.name == "dockerd"]
+        self.engine = _chosen(self.engines, config_path, pid)
+        self._root = _root_of(self.engine)
         option = self.engine.option if self.engine else (lambda *names: None)
         self.config_path = config_path or option("--config-file") or CONFIG
-        self.config, self.config_error = _read_config(self.config_path)
+        self.config, self.config_error = _read_config(self.reach(self.config_path))
         self.program = program or _program(self.engine)
         self.version = _version(self.program)
-        self.socket = socket or _socket(name)
+        if socket is not None:
+            #: What the engine finds; None: the plugin's socket was named.
+            self.discovery = None
+            self.address: Address | None = Address(f"unix://{socket}", socket)
+        else:
+            self.discovery = discover(name, self.reach)
+            self.address = self.discovery.address
         self.data_root = str(
             option("--data-root", "-g", "--graph") or self.config.get("data-root") or _DATA_ROOT
         )
 
     @property
     def home(self) -> str:
-        """The folder that the engine gives the driver."""
+        """The directory that the engine gives the driver."""
         return os.path.join(self.data_root, self.name)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the engine sees other mounts than the doctor."""
+        return bool(self._root)
+
+    def reach(self, path: str) -> str:
+        """The path by which this process reaches what the engine has at `path`."""
+        return self._root + os.path.abspath(path) if self._root else path
 
     def setting(self, key: str, *flags: str) -> Any:
         """A setting of the engine: its command line's, or daemon.json's; None: neither has it."""
@@ -76,21 +100,40 @@ class Patient:
         return self.config.get(key)
 
 
-def _running_engine(config_path: str | None) -> Process | None:
-    """The dockerd that runs; the one with that configuration file if there are several."""
-    pid_files = ["/var/run/docker.pid"]
-    with contextlib.suppress(Exception):
-        pid_files.insert(0, _read_config(config_path or CONFIG)[0]["pidfile"])
-    for pid_file in pid_files:
-        with contextlib.suppress(OSError, ValueError):
-            with open(pid_file) as file:
-                found = process(int(file.read()))
-            if found.name == "dockerd":
-                return found
-    engines = [one for one in processes() if one.name == "dockerd"]
+def _chosen(engines: list[Process], config_path: str | None, pid: int | None) -> Process | None:
+    """The engine to examine."""
+    if pid is not None:
+        for one in engines:
+            if one.pid == pid:
+                return one
+        running = ", ".join(str(one.pid) for one in engines) or "none"
+        raise ManukaError(f"--pid: the process {pid} is no dockerd; those that run: {running}")
     if config_path is not None:
-        engines = [one for one in engines if one.option("--config-file") == config_path]
-    return engines[0] if engines else None
+        wanted = os.path.abspath(config_path)
+        engines = [one for one in engines if config_of(one) == wanted]
+    pid_file = _read_config(config_path or CONFIG)[0].get("pidfile") or _PID_FILE
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        with open(pid_file) as file:
+            usual = int(file.read())
+        for one in engines:
+            if one.pid == usual:
+                return one
+    near = [one for one in engines if not _root_of(one)]
+    return next(iter([*near, *engines]), None)
+
+
+def config_of(engine: Process) -> str:
+    """The daemon.json of an engine that runs, as it sees it."""
+    return os.path.join(engine.folder or "/", engine.option("--config-file") or CONFIG)
+
+
+def _root_of(engine: Process | None) -> str:
+    """What to put before a path of the engine's to reach it from here."""
+    if engine is None or engine.mount_namespace is None:
+        return ""
+    if engine.mount_namespace == os.readlink("/proc/self/ns/mnt"):
+        return ""
+    return f"/proc/{engine.pid}/root"
 
 
 def _read_config(path: str) -> tuple[dict[str, Any], str | None]:
@@ -116,9 +159,11 @@ def _read_config(path: str) -> tuple[dict[str, Any], str | None]:
 def _program(engine: Process | None) -> str | None:
     if engine is not None:
         with contextlib.suppress(OSError):
-            path = os.readlink(f"/proc/{engine.pid}/exe")
-            if os.path.basename(path) == "dockerd":
-                return path
+            link = f"/proc/{engine.pid}/exe"
+            path = os.readlink(link)
+            # Started through a wrapper, it may be a linker; and an upgrade may have replaced it.
+            if os.path.basename(path).startswith("dockerd"):
+                return path if os.path.isfile(path) and not _root_of(engine) else link
     return shutil.which("dockerd", path=os.pathsep.join([os.environ.get("PATH", ""), _PATH]))
 
 
@@ -133,9 +178,3 @@ def _version(program: str | None) -> Version | None:
         return None
     match = re.search(r"version (v?(\d+)\.(\d+)[^\s,]*)", done.stdout.decode(errors="replace"))
     return Version(int(match.group(2)), int(match.group(3)), match.group(1)) if match else None
-
-
-def _socket(name: str) -> str:
-    """Where an engine would find the plugin's socket (``pkg/plugins/discovery.go``)."""
-    below = f"{PLUGIN_SOCKETS}/{name}/{name}.sock"
-    return below if os.path.exists(below) else f"{PLUGIN_SOCKETS}/{name}.sock"

@@ -1,14 +1,19 @@
 """Who runs on this machine and who listens where, from /proc.
 
-Easy to get wrong: processes end while they are looked at, and a socket that systemd made is held
-by systemd and by the service at once.
+Processes end while they are looked at, and a socket that systemd made is held by systemd and by the
+service at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import struct
 from typing import Iterator, NamedTuple
+
+from manuka.linux.sock_diag import listening_at
+from manuka.toolkit.unshare import CLONE_NEWNET, setns
 
 
 class Process(NamedTuple):
@@ -25,6 +30,23 @@ class Process(NamedTuple):
             return os.readlink(f"/proc/{self.pid}/ns/mnt")
         except OSError:
             return None
+
+    @property
+    def folder(self) -> str | None:
+        """Its working directory, as it sees it; None if that cannot be seen."""
+        try:
+            return os.readlink(f"/proc/{self.pid}/cwd")
+        except OSError:
+            return None
+
+    @property
+    def parent(self) -> int:
+        """The id of its parent; 0 if that cannot be seen."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                return int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            return 0
 
     def environment(self) -> dict[str, str] | None:
         """The environment that it was started with; None if that cannot be seen."""
@@ -75,16 +97,65 @@ def process(pid: int) -> Process:
 
 
 def listeners(path: str) -> list[Process]:
-    """Who holds the listening UNIX socket at `path`; systemd last, for it only keeps it open."""
-    inodes = set()
-    with open("/proc/net/unix", "rb") as file:
-        for line in file.read().splitlines()[1:]:
-            fields = line.split(None, 7)
-            # Flag 0x10000 is set on a socket that listens (unix(7), __SO_ACCEPTCON).
-            if len(fields) == 8 and int(fields[3], 16) & 0x10000 and os.fsdecode(fields[7]) == path:
-                inodes.add(f"socket:[{int(fields[6])}]")
-    found = [one for one in processes() if inodes and inodes & _open_files(one.pid)]
+    """Who holds a socket that listens at the file `path`; systemd last, for it only keeps it open.
+
+    The file decides, not its name: another mount namespace may have another socket at that path.
+    Raises OSError when there is no such file.
+    """
+    try:
+        names = {f"socket:[{inode}]" for inode in _listening(path)}
+    except OSError:
+        if not os.path.exists(path):
+            raise
+        return _caller_of_listen(path)  # the kernel was built without unix_diag
+    found = [one for one in processes() if names and names & _open_files(one.pid)]
     return sorted(found, key=lambda one: (one.pid == 1, one.pid))
+
+
+def _listening(path: str) -> set[int]:
+    """The sockets at `path`, of this network namespace, or of the first other that has some."""
+    found = listening_at(path)
+    seen = {os.readlink("/proc/self/ns/net")}
+    for one in () if found else processes():
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to enter
+            name = os.readlink(f"/proc/{one.pid}/ns/net")
+            if name in seen:
+                continue
+            seen.add(name)
+            with _network_of(one.pid):
+                found = listening_at(path)
+            if found:
+                break
+    return found
+
+
+@contextlib.contextmanager
+def _network_of(pid: int) -> Iterator[None]:
+    """Be in the network namespace of a process within the block."""
+    own, other = (
+        os.open(f"/proc/{which}/ns/net", os.O_RDONLY | os.O_CLOEXEC) for which in ("self", pid)
+    )
+    try:
+        setns(other, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(own, CLONE_NEWNET)
+    finally:
+        os.close(other)
+        os.close(own)
+
+
+def _caller_of_listen(path: str) -> list[Process]:
+    """The process that called listen(2) on the socket, by SO_PEERCRED (unix(7))."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(path)
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return [process(struct.unpack("iII", credentials)[0])]
+        except OSError:  # nobody listens, or it has ended since
+            return []
 
 
 def _open_files(pid: int) -> set[str]:

@@ -22,7 +22,7 @@ PARTS: dict[str, tuple[Check, ...]] = {
         engine.driver_name,
         engine.snapshotter,
     ),
-    "plugin": (plugin.socket_file, plugin.listener, plugin.handshake),
+    "plugin": (plugin.discovery, plugin.address, plugin.listener, plugin.handshake),
     "mounts": (mounts.namespaces, mounts.leftovers, mounts.crowd),
     "storage": (
         storage.overlayfs,

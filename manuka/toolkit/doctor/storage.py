@@ -66,7 +66,7 @@ def defaults(patient: Patient) -> Iterator[Finding]:
 
 def disk(patient: Patient) -> Iterator[Finding]:
     """Whether the disk can carry overlays, and has room."""
-    folder = existing_folder(patient.home)
+    folder = existing_folder(patient.reach(patient.home))
     name = filesystem_name(folder)
     if name == "overlayfs":
         yield Finding(
@@ -107,9 +107,8 @@ def disk(patient: Patient) -> Iterator[Finding]:
 
 def unfinished(patient: Patient) -> Iterator[Finding]:
     """Layers whose unpacking was broken off."""
-    found = [
-        name for name in _list(patient.home) if os.path.exists(f"{patient.home}/{name}/unpacking")
-    ]
+    home = patient.reach(patient.home)
+    found = [name for name in _list(home) if os.path.exists(f"{home}/{name}/unpacking")]
     if found and patient.engine is None:
         yield Finding(
             "unfinished-layers",
@@ -124,7 +123,8 @@ def foreign_records(patient: Patient) -> Iterator[Finding]:
     """Files of layers whose contents lie elsewhere, by records that manuka's mounts ignore."""
     if not patient.deep:
         return
-    layers = [Layer(patient.home, name) for name in _list(patient.home)]
+    home = patient.reach(patient.home)
+    layers = [Layer(home, name) for name in _list(home)]
     # Those that the driver has noted itself, it mounts with what they need.
     found = [
         layer.id[:12]
@@ -149,7 +149,7 @@ def forgotten_layers(patient: Patient) -> Iterator[Finding]:
     Source: the engine's ``layer/filestore.go``, which keeps what it knows of layers below
     ``image/NAME/layerdb``.  BuildKit's own layers, with shorter ids, are in no such file.
     """
-    database = os.path.join(patient.data_root, "image", patient.name, "layerdb")
+    database = os.path.join(patient.reach(patient.data_root), "image", patient.name, "layerdb")
     if not os.path.isdir(database):
         return
     used = {
@@ -160,10 +160,10 @@ def forgotten_layers(patient: Patient) -> Iterator[Finding]:
     }
     found = [
         name
-        for name in _list(patient.home)
+        for name in _list(patient.reach(patient.home))
         if _ENGINES_ID.fullmatch(name)
         and name not in used
-        and _age(os.path.join(patient.home, name)) > _SETTLED
+        and _age(os.path.join(patient.reach(patient.home), name)) > _SETTLED
     ]
     if found:
         yield Finding(
@@ -178,7 +178,7 @@ def forgotten_layers(patient: Patient) -> Iterator[Finding]:
 
 def other_drivers(patient: Patient) -> Iterator[Finding]:
     """Images and containers that were made under other drivers, and are out of sight."""
-    images = os.path.join(patient.data_root, "image")
+    images = os.path.join(patient.reach(patient.data_root), "image")
     for name in _list(images):
         layers = _list(os.path.join(images, name, "layerdb", "sha256"))
         if name != patient.name and layers:
