@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import Any, Dict, Iterable, List
 
 import pytest
@@ -65,13 +66,20 @@ def test_a_thread_leaves_a_connection_on_which_nothing_comes(
         assert [wire.reply().status for _ in range(3)] == [200] * 3
 
 
-def test_a_peer_that_hangs_up_frees_the_thread_that_stayed() -> None:
-    application = Threads()
-    with running(application) as server:
+def test_a_peer_that_hangs_up_frees_the_thread_that_stayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "_STAY", 3600.0)  # so that no thread leaves by itself
+    with running(Threads()) as server:
+        kept = server.server.task_dispatcher._kept
         for _ in range(40):  # three times as many as there are threads
             with server.wire() as wire:
                 assert wire.call(calls.GET, {"ID": "a"}).status == 200
-        assert len(set(application.names)) <= 12
+                assert len(kept) == 1
+            deadline = time.monotonic() + 60
+            while kept:
+                assert time.monotonic() < deadline, "the thread stays with nobody"
+                time.sleep(0.001)
 
 
 def test_a_peer_that_only_closes_its_sending_half_gets_its_reply() -> None:
