@@ -106,16 +106,29 @@ def test_settings_that_leave_the_plugin_out_are_told(
     [
         ("28.0.4", "engine-version", "has no graphdriver plugins any more"),
         ("29.1.0", "engine-version", "removed in 28.0"),
-        ("27.5.1", "engine-27", "DOCKERD_DEPRECATED_GRAPHDRIVER_PLUGINS is not in"),
     ],
 )
 def test_engines_that_refuse_plugins_are_told(
     sandbox: Sandbox, version: str, check: str, words: str
 ) -> None:
-    """The engine is a script that says its version: those releases are not at hand."""
-    script = f"#!/bin/sh\necho 'Docker version {version}, build 0'\n"
-    path = write(sandbox, "dockerd-" + version, script, 0o755)
+    path = engine_of(sandbox, version)
     assert words in problems(doctor(sandbox, "--engine", path, status=1))[check]
+
+
+def test_an_engine_of_27_is_told_whether_it_was_allowed_to_have_plugins(sandbox: Sandbox) -> None:
+    path = engine_of(sandbox, "27.5.1")
+    # The engine that runs is the one under test, whose environment is looked at.
+    allowed = sandbox.engine.program.version >= (27, 0)
+    found = doctor(sandbox, "--engine", path, status=0 if allowed else 1)["engine-27"]
+    assert found["level"] == ("ok" if allowed else "problem")
+    said = "is in the engine's" if allowed else "is not in the"
+    assert f"DOCKERD_DEPRECATED_GRAPHDRIVER_PLUGINS {said} environment" in found["text"]
+
+
+def engine_of(sandbox: Sandbox, version: str) -> str:
+    """A script that says its version, for releases that are not at hand; its path."""
+    script = f"#!/bin/sh\necho 'Docker version {version}, build 0'\n"
+    return write(sandbox, "dockerd-" + version, script, 0o755)
 
 
 def test_a_plugin_that_has_been_killed_is_told_from_its_socket(make_sandbox: MakeSandbox) -> None:

@@ -19,12 +19,14 @@ FIRST = 300_000
 @pytest.fixture(scope="module")
 def remapped(engine: str, workshop: str) -> Iterator[Sandbox]:
     ranges = f"nobody:{FIRST}:65536\n"
+    # Engines of 18.09 look up the group's name in /etc/subgid, later ones the user's.
+    group_ranges = f"{ranges}nogroup:{FIRST}:65536\n"
     with Sandbox(
         engine,
         DRIVER,
         data_dir=workshop,
         settings={"userns-remap": "nobody:nogroup"},
-        files={"/etc/subuid": ranges, "/etc/subgid": ranges},
+        files={"/etc/subuid": ranges, "/etc/subgid": group_ranges},
     ) as sandbox:
         load(sandbox, box())
         yield sandbox
