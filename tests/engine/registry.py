@@ -19,10 +19,34 @@ def find() -> str | None:
 @contextlib.contextmanager
 def registry(program: str, folder: str) -> Iterator[str]:
     """Its address, for the length of a ``with`` block; it keeps its data in the new `folder`."""
+    os.mkdir(folder)
+    try:
+        with _serving(program, folder) as port:
+            yield f"localhost:{port}"
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _serving(program: str, folder: str) -> Iterator[int]:
+    """The port of a registry; another one when somebody takes the first before it listens."""
+    for _ in range(10):
+        server, port = _start(program, folder)
+        try:
+            if _listens(server, port):
+                yield port
+                return
+        finally:
+            server.terminate()
+            server.wait(60)
+    with open(os.path.join(folder, "log")) as log:
+        raise RuntimeError(f"the registry does not start: {log.read()}")
+
+
+def _start(program: str, folder: str) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    os.mkdir(folder)
     config = os.path.join(folder, "config.yml")
     with open(config, "w") as file:
         file.write(
@@ -31,21 +55,17 @@ def registry(program: str, folder: str) -> Iterator[str]:
             f"http: {{addr: '127.0.0.1:{port}', secret: tests}}\nlog: {{level: error}}\n"
         )
     with open(os.path.join(folder, "log"), "w") as log:
-        server = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
-    try:
-        _wait_for_port(port)
-        yield f"localhost:{port}"
-    finally:
-        server.terminate()
-        server.wait(60)
-        shutil.rmtree(folder)
+        return subprocess.Popen([program, "serve", config], stdout=log, stderr=log), port
 
 
-def _wait_for_port(port: int) -> None:
+def _listens(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until the server listens; False when it has ended instead."""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    while server.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+                return server.poll() is None
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing listens on port {port}")
         time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port}")
+    return False

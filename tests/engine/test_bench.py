@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, Optional
 
 import pytest
 
 from manuka.linux.mountinfo import mounts
 from manuka.toolkit.bench.rows import ROWS
 from manuka.toolkit.namespace import with_this_package
+from tests.processes import Marked
 
 from .conftest import DRIVER
 
@@ -32,7 +30,7 @@ class Bench:
     """A quick run, whose processes can be told from those of others."""
 
     def __init__(self, engine: str, folder: Path) -> None:
-        self.mark = uuid.uuid4().hex
+        self.all = Marked()
         self.report = folder / "report.json"
         self.errors = folder / "errors"
         with open(self.errors, "wb") as errors:
@@ -42,7 +40,7 @@ class Bench:
                     *("--engine", engine, "--json", str(self.report)),
                     *("--svg", str(folder / "report.svg")),
                 ],
-                env=dict(with_this_package(os.environ), BENCH_TEST=self.mark),
+                env=self.all.environment(with_this_package(os.environ)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -62,15 +60,6 @@ class Bench:
             self.process.send_signal(number)
         return self.process.communicate(timeout=280)[0].decode()
 
-    def processes(self) -> List[str]:
-        """What still runs of it."""
-        found = []
-        for path in glob.glob("/proc/[0-9]*/environ"):
-            with contextlib.suppress(OSError), open(path) as file:
-                if self.mark in file.read():
-                    found.append(path)
-        return found
-
 
 @pytest.fixture
 def bench(engine: str, tmp_path: Path) -> Iterator[Bench]:
@@ -81,10 +70,10 @@ def bench(engine: str, tmp_path: Path) -> Iterator[Bench]:
     finally:
         run.process.kill()
         run.process.wait()
-    deadline = time.monotonic() + 60
-    while run.processes() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert run.processes() == []
+    try:
+        assert run.all.gone()
+    finally:
+        run.all.end()
     here = [mount.mount_point for mount in mounts()]
     assert not [point for point in here if point.endswith(("/native", "/manuka"))]
 
@@ -119,5 +108,5 @@ def test_a_run_that_is_interrupted_reports_what_it_has(bench: Bench) -> None:
 
 def test_a_run_that_is_killed_leaves_nothing(bench: Bench) -> None:
     bench.wait_for("8 at once: round")
-    assert len(bench.processes()) > 5
+    assert len(bench.all.pids()) > 5
     bench.end(signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.guide.console import Reader
 from tests.guide.markdown import GUIDE, ROOT, anchors, blocks, chapters
 from tests.guide.recording import drawing, record, render, sequence, stable
+from tests.processes import commands_with
 
 CHAPTERS = [path for path in chapters() if any(block.kind == "run" for block in blocks(path))]
 
@@ -23,6 +25,26 @@ def test_the_commands_of_a_chapter_print_what_it_says(
     chapter: Path, tmp_path: Path, first_engine: str, workshop: str
 ) -> None:
     assert Reader(chapter, tmp_path, first_engine, workshop).read()
+
+
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        ("sleep 3600", subprocess.TimeoutExpired),
+        ("false", AssertionError),
+        ("true", AssertionError),  # all is as it is said, but for what stays
+    ],
+)
+def test_a_chapter_leaves_nothing_running_however_it_ends(
+    tmp_path: Path, last: str, error: type[Exception]
+) -> None:
+    chapter = tmp_path / "chapter.md"
+    started = "tail -F $PWD/nothing >log 2>&1 &"
+    chapter.write_text(f"<!-- run: here -->\n```console\n$ {started}\n$ {last}\n```\n")
+    with pytest.raises(error):
+        Reader(chapter, tmp_path, "dockerd", "", patience=2).read()
+    assert (tmp_path / "log").exists()
+    assert commands_with(f"{tmp_path}/nothing") == []
 
 
 def test_the_recordings_are_what_an_engine_says(first_engine: str, workshop: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from manuka.toolkit.namespace import with_this_package
 from manuka.toolkit.new.project import make_project
+from tests.processes import Marked
 
 from .conftest import DRIVER
 from .images import busybox
@@ -54,12 +55,16 @@ def test_a_new_driver_runs_containers(project: Path, engine: str, workshop: str)
 @pytest.mark.skipif(os.geteuid() != 0, reason="the kit needs root")
 @pytest.mark.timeout(900)
 def test_a_new_drivers_own_tests_pass(project: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=str(project),
-        env=with_this_package(os.environ),
-        stdout=subprocess.PIPE,
-        timeout=840,
-    )
+    all_of_it = Marked()  # its tests start a plugin, which must not outlive a timeout
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+            cwd=str(project),
+            env=all_of_it.environment(with_this_package(os.environ)),
+            stdout=subprocess.PIPE,
+            timeout=840,
+        )
+    finally:
+        all_of_it.end()
     assert done.returncode == 0, done.stdout.decode()[-5000:]
     assert b"7 passed" in done.stdout

@@ -4,6 +4,9 @@ A line that begins with ``$ `` is a command, of as many lines as end in a backsl
 are what it prints, on either stream.  ``…`` stands for anything within a line, and alone on a line
 for any lines, or none.  All blocks of a chapter share a folder, so one can use what another made.
 
+What a chapter started in the background ends with it, however it ends; one that leaves something
+running has failed, for its reader would be left with it.
+
 Easy to get wrong: a command that fails.  It has to print what the guide says, and end well unless
 the line behind it shows an error, as ``(exit status 1)``.
 """
@@ -23,6 +26,7 @@ from manuka.toolkit import busybox
 from manuka.toolkit.namespace import with_this_package
 from manuka.toolkit.sandbox import Sandbox
 from tests.guide.markdown import Block, blocks
+from tests.processes import Marked
 
 _STATUS = re.compile(r"\(exit status (\d+)\)")
 
@@ -64,11 +68,16 @@ def is_as_said(said: list[str], printed: list[str]) -> bool:
 class Reader:
     """Reads a chapter as its reader would: makes its files, types its commands."""
 
-    def __init__(self, chapter: Path, folder: Path, engine: str, data_dir: str) -> None:
+    def __init__(
+        self, chapter: Path, folder: Path, engine: str, data_dir: str, patience: float = 240
+    ) -> None:
+        """`patience`: how long a command may take, in seconds."""
         self._chapter = chapter
         self._folder = folder
         self._engine = engine
         self._data_dir = data_dir
+        self._patience = patience
+        self._started_here = Marked()
         self._sandbox: Sandbox | None = None
         self._stack = contextlib.ExitStack()
 
@@ -81,8 +90,10 @@ class Reader:
             with self._stack:
                 for block in blocks(self._chapter):
                     count += self._do(block)
+            assert self._started_here.gone(self._patience), "the chapter leaves processes behind"
         finally:
             os.chdir(here)
+            self._started_here.end()
         return count
 
     def _do(self, block: Block) -> int:
@@ -103,9 +114,10 @@ class Reader:
     def _type(self, command: Command, in_sandbox: bool) -> None:
         child = self._spawn(["bash", "-c", command.text], in_sandbox)
         try:
-            out = child.communicate(timeout=240)[0].decode(errors="replace")
+            out = child.communicate(timeout=self._patience)[0].decode(errors="replace")
         except subprocess.TimeoutExpired:
-            child.kill()
+            self._started_here.end()
+            child.communicate()
             raise
         problem = f"\n$ {command.text}\n{out}\n--- the guide says:\n" + "\n".join(command.output)
         assert child.returncode == command.status, f"status {child.returncode}:{problem}"
@@ -149,7 +161,7 @@ class Reader:
             script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
             script.chmod(0o755)
         programs = os.path.dirname(os.path.abspath(self._engine))
-        env = with_this_package(env)
+        env = self._started_here.environment(with_this_package(env))
         env["PATH"] = f"{tools}:{programs}:{env['PATH']}"
         env["NO_COLOR"] = "1"
         env["COLUMNS"] = "100"

@@ -18,9 +18,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +29,7 @@ from manuka.toolkit.trace import timeline
 from manuka.toolkit.trace.call import Call
 from manuka.toolkit.trace.observer import Observer, Recorder
 from manuka.toolkit.trace.proxy import Proxy
+from tests.engine import registry as registries
 from tests.engine.images import Image, Layer, busybox
 from tests.guide.markdown import GUIDE, blocks, chapters, replace_recorded
 
@@ -168,34 +166,9 @@ def _readable(recording: Recording, root: str) -> Recording:
 @contextlib.contextmanager
 def _registry() -> Iterator[str]:
     """The address of a registry of our own on this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="guide-registry-") as folder:
-        config = os.path.join(folder, "config.yml")
-        with open(config, "w") as file:
-            file.write(
-                f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-                f"http: {{addr: '127.0.0.1:{port}', secret: guide}}\nlog: {{level: error}}\n"
-            )
-        program = shutil.which("docker-registry") or "registry"
-        with open(os.path.join(folder, "log"), "w") as log:
-            server = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 60
-            while not _listens(port):
-                assert server.poll() is None, "the registry has ended"
-                assert time.monotonic() < deadline, "the registry does not listen"
-                time.sleep(0.1)
-            yield f"localhost:{port}"
-        finally:
-            server.terminate()
-            server.wait(60)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        with registries.registry(registries.find() or "registry", f"{folder}/data") as address:
+            yield address
 
 
 # --- as text --------------------------------------------------------------------------------------
