@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# ./lab test and its parts: lint, unit, engine, roles; and guest and lab, only when named.
+# ./lab test and its parts: lint, unit, engine, roles; and lab and guest, only when named. CI names lab.
 
 # Prints the path of Python VERSION, from PATH or pyenv, if it is there and runs.
 find_python() {
@@ -180,7 +180,8 @@ machines() {
             begin "molecule-$scenario" molecule $scenario test
         done
         finish molecule || failed=yes
-        begin lab tests_of_machines tests/lab
+        begin roles tests_of_machines tests/lab -m "not machine"
+        begin machine tests_of_machines tests/lab -m machine
     else
         failed=yes
     fi
