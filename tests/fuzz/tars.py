@@ -1,9 +1,9 @@
 """Fuzzing the unpacker, reader and all: ``python tests/fuzz/tars.py -runs=100000``, as root.
 
-Options are libFuzzer's (``-help=1``).  ``--sample=2000`` needs no atheris: it tries so many changed
-tars, always the same ones (`tests.hostile.test_fuzz`).  The search begins with the rows of `tests.hostile.tars` and
+Options are libFuzzer's (``-help=1``).  The search begins with the rows of `tests.hostile.tars` and
 goes on with what earlier runs found, in ``.fuzz/tars``; what fails is left in ``.fuzz`` as
-``crash-…``, and given as an argument it is tried again.
+``crash-…``, and given as an argument it is tried again.  ``--sample=2000`` needs no atheris: it
+tries the rows and that many tars like them, always the same ones (`tests.hostile.test_fuzz`).
 
 Each input is applied to a fresh layer upon a lower one, in one of the two ways.  A failure is:
 
@@ -233,7 +233,8 @@ def seeds(outside: str) -> List[bytes]:
 def sample(count: int, target: Target) -> None:
     """Try each row of the table, and `count` tars like them; what fails is left in ``.fuzz``."""
     rows = seeds(target.outside)
-    tars = (mutate(Dice(seed), rows[seed % len(rows)], LONGEST_INPUT, seed) for seed in range(count))
+    chosen = ((rows[seed % len(rows)], seed) for seed in range(count))
+    tars = (mutate(Dice(seed), row, LONGEST_INPUT, seed) for row, seed in chosen)
     for tar in itertools.chain(rows, tars):
         try:
             target.try_one(tar)
