@@ -438,7 +438,9 @@ class Unpacker(abc.ABC):
         try:
             self._reader.copy_data(fd)
             self._content_size += entry.size
-            if self._as_created(entry):
+            if self._is_as_created(entry):
+                if mode & self._umask:
+                    os.chmod(fd, mode)
                 os.utime(fd, ns=_times(entry))
             else:
                 self._drop_inherited(fd)
@@ -458,7 +460,7 @@ class Unpacker(abc.ABC):
                 os.mkdir(name, entry.mode, dir_fd=parent)
         if created and self._implied:
             self._implied.pop(os.lstat(name, dir_fd=parent).st_ino, None)  # of one that is gone
-        if created and self._as_created(entry):
+        if created and self._is_as_created(entry) and not entry.mode & self._umask:
             os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
         else:
             with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
@@ -586,12 +588,12 @@ class Unpacker(abc.ABC):
                 self._copy_attributes(below, handle)
         self._content_size += status.st_size
 
-    def _as_created(self, entry: Entry) -> bool:
-        """Whether creating it gave this entry the owner and the permissions it wants."""
+    def _is_as_created(self, entry: Entry) -> bool:
+        """Whether creating it gave this entry all it wants, but what the umask takes away."""
         return (
             not entry.xattrs
             and self._parent.plain
-            and not entry.mode & (0o7000 | self._umask)
+            and not entry.mode & 0o7000
             and self._id_maps.to_host(entry.uid, entry.gid) == self._own
         )
 

@@ -191,10 +191,11 @@ def _allow_many_files() -> None:
 def serve(application: App, listener: Listener) -> None:
     """Serve until SIGTERM or SIGINT; for the main thread of a process that does only this.
 
-    Sets the process' umask to 0, so that what drivers make has the mode they say, and raises its
-    limit of open files to the hard one.  Mounts are left as they are.
+    Sets the process' umask to 022: nothing that a driver makes without a thought can be written by
+    others, and containers can read their root folders whatever the umask was.  Raises the limit of
+    open files to the hard one.  Mounts are left as they are.
     """
-    os.umask(0)
+    os.umask(0o022)
     _allow_many_files()
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = PluginServer(application, listener)

@@ -33,10 +33,10 @@ class Vfs(WholeTrees):
         return [*super().status(), ("Copies share blocks", "true" if self._clones else "false")]
 
     def make_tree(self, path: str) -> None:
-        os.mkdir(path)
+        os.mkdir(path, 0o700)
 
     def copy_tree(self, source: str, path: str) -> None:
-        os.mkdir(path)
+        os.mkdir(path, 0o700)
         copy_tree(source, path)
 
     def remove_tree(self, path: str) -> None:

@@ -172,13 +172,20 @@ def test_a_home_that_the_driver_refuses_ends_the_service_with_its_words(
     assert not os.path.exists(process.path)
 
 
-def test_what_a_driver_makes_has_the_mode_that_it_says(start: Any, tmp_path: Path) -> None:
-    process = start("--home", str(tmp_path / "home"))
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_what_a_driver_makes_without_a_thought_is_open_to_readers_alone(
+    start: Any, tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        process = start("--home", str(tmp_path / "home"))
+    finally:
+        os.umask(before)
     process.wait_for_socket()
     _call(process.path, calls.EXISTS, {"ID": "a"})
     with open(f"/proc/{process.process.pid}/status") as file:
         (umask,) = [line for line in file if line.startswith("Umask")]
-    assert umask.split()[1] == "0000"
+    assert umask.split()[1] == "0022"
 
 
 def test_a_socket_of_systemd_is_served_and_outlives_the_service(start: Any, tmp_path: Path) -> None:
