@@ -30,10 +30,12 @@ import re
 import secrets
 
 from manuka.driver import CreateOptions, DriverError, GraphDriver, LayerId, Settings
+from manuka.home import check_contents
 from manuka.layers.apply import apply_layer
 from manuka.layers.tar import Stream
 from manuka.layers.walk import opened_root
 from manuka.linux.presence import is_folder, is_there
+from manuka.linux.private import make_directories, set_mode
 from manuka.linux.statfs import existing_folder, filesystem_name
 from manuka.linux.syncfs import syncfs
 from manuka.locks import LayerLocks
@@ -58,11 +60,12 @@ class WholeTrees(GraphDriver):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._sync = self._parse(settings.options)
+        check_contents(settings.home, (_INCOMPLETE,), ("tree", "unpacking"), (), settings.id_maps)
         self.examine(existing_folder(settings.home))
         self._locks = LayerLocks()
         self._incomplete = f"{settings.home}/{_INCOMPLETE}"
-        os.makedirs(os.path.dirname(settings.home), mode=0o711, exist_ok=True)
-        self._make_folder(settings.home)
+        make_directories(os.path.dirname(settings.home), 0o711)
+        self._make_folder(os.path.realpath(settings.home))
         self._make_folder(self._incomplete)
         self._tidy()
 
@@ -219,8 +222,7 @@ class WholeTrees(GraphDriver):
         """Make a folder that remapped owners can pass through."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o710)
-        os.chmod(path, 0o710)
-        os.chown(path, os.geteuid(), self.settings.id_maps.root[1])
+        set_mode(path, 0o710, (os.geteuid(), self.settings.id_maps.root[1]))
 
     def _write_out(self, path: str) -> None:
         if self._sync:

@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_storage_opts(arguments.storage_opt)
     if arguments.storage_opt and arguments.home is None:
         raise UsageError("--storage-opt needs --home; without, the engine sends its own options")
+    if arguments.home == "":
+        raise UsageError("--home is empty; name the folder for layers")
     if os.geteuid() != 0:
         raise ManukaError("serve needs root, to mount layers and to own their files; try sudo")
     start_log(arguments.log_level)
@@ -78,16 +80,19 @@ def run(arguments: argparse.Namespace) -> int:
     from manuka.api.instance import DriverInstance
     from manuka.api.messages import InitRequest
     from manuka.api.routes import make_app
+    from manuka.home import check_home
     from manuka.server.run import serve
     from manuka.server.sockets import listen
 
     run_dir = os.path.abspath(arguments.run_dir or f"/run/manuka/{name}")
     instance = DriverInstance(driver_class, run_dir)
+    home = None if arguments.home is None else "/" + os.path.abspath(arguments.home).lstrip("/")
+    if home is not None:
+        check_home(home)
     signal.signal(signal.SIGTERM, _interrupt)  # until `serve` has its own way to stop
     listener = listen(arguments.socket or f"/run/docker/plugins/{name}.sock")
     try:
-        if arguments.home is not None:
-            home = os.path.abspath(arguments.home)
+        if home is not None:
             instance.initialise(InitRequest(home, tuple(arguments.storage_opt)))
         else:
             instance.restore()

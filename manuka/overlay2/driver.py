@@ -28,6 +28,7 @@ import threading
 from typing import Iterator
 
 from manuka.driver import CreateOptions, DriverError, GraphDriver, Settings
+from manuka.home import check_contents
 from manuka.layers.apply import apply_overlay
 from manuka.layers.changes import Change
 from manuka.layers.export import export_tree
@@ -40,10 +41,10 @@ from manuka.linux.statfs import existing_folder
 from manuka.linux.syncfs import syncfs
 from manuka.locks import LayerLocks
 from manuka.overlay2.changes import Redirected, upper_changes
-from manuka.overlay2.layout import Home, Layer
+from manuka.overlay2.layout import HOMES_OWN, LAYERS_OWN, Home, Layer
 from manuka.overlay2.mounts import MountCounts, mount_layer, unmount_layer
 from manuka.overlay2.options import layer_size, parse_options
-from manuka.overlay2.probe import examine, why_not_native
+from manuka.overlay2.probe import LEFT_BY_CHECKS, examine, why_not_native
 from manuka.overlay2.quota import LayerQuota
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Overlay2(GraphDriver):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._options = parse_options(settings.options)
+        check_contents(settings.home, HOMES_OWN, LAYERS_OWN, LEFT_BY_CHECKS, settings.id_maps)
         self._overlayfs = examine(existing_folder(settings.home))
         self._home = Home(settings.home, settings.id_maps)
         self._quota = LayerQuota(settings.home, self._overlayfs.filesystem)

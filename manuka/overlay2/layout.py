@@ -41,6 +41,7 @@ from manuka.layers.idmap import IdMaps
 from manuka.layers.walk import walk
 from manuka.layers.whiteouts import TRUSTED
 from manuka.linux.presence import is_folder, is_there, link_target
+from manuka.linux.private import make_directories, set_mode
 from manuka.linux.tree import remove_tree
 from manuka.linux.xattr import at, get_xattr
 
@@ -52,6 +53,13 @@ MAX_DEPTH = 128
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _SHORT = re.compile(r"[A-Z2-7]{26}")
 _INCOMPLETE = ".incomplete"
+
+#: The names in a home, beside layers' ids, and those in a layer.
+HOMES_OWN = ("l", _INCOMPLETE)
+LAYERS_OWN = (
+    *("diff", "link", "lower", "work", "merged"),
+    *("committed", "unpacking", "redirected"),
+)
 
 #: More bytes than `MAX_DEPTH` short links take.
 _LONGEST = 1 << 14
@@ -136,11 +144,12 @@ class Home:
         self._incomplete = f"{path}/{_INCOMPLETE}"
         self._repairing = threading.Lock()
         own, (_, root_gid) = (os.geteuid(), os.getegid()), id_maps.root
-        _make_folders(path, 0o710, (own[0], root_gid))
-        _make_folders(f"{path}/l", 0o700, own)
+        make_directories(os.path.dirname(path), 0o711)
+        _make_home(os.path.realpath(path), 0o710, (own[0], root_gid))
+        _make_home(f"{path}/l", 0o700, own)
         if not is_folder(self._incomplete):
             self._note_redirections()
-        _make_folders(self._incomplete, 0o700, own)
+        _make_home(self._incomplete, 0o700, own)
         self._tidy()
 
     def layer(self, layer_id: str) -> Layer:
@@ -398,15 +407,11 @@ def _touch(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-def _make_folders(path: str, mode: int, owner: tuple[int, int]) -> None:
-    """Make a folder, and those above it; one that exists gets the mode and the owner."""
-    parent = os.path.dirname(path)
-    if not is_folder(parent):
-        _make_folders(parent, 0o711, (os.geteuid(), os.getegid()))
+def _make_home(path: str, mode: int, owner: tuple[int, int]) -> None:
+    """Make a folder; one that exists gets the mode and the owner.  A link is not followed."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, mode)
-    os.chmod(path, mode)
-    os.chown(path, *owner)
+    set_mode(path, mode, owner)
 
 
 def _make_folder(path: str, mode: int, owner: tuple[int, int]) -> None:

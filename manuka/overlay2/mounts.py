@@ -18,6 +18,7 @@ import logging
 import os
 from typing import Sequence
 
+from manuka.linux import private
 from manuka.linux.kernel import page_size
 from manuka.linux.mount import mount, mount_from, unmount
 from manuka.linux.mountinfo import is_mount_point
@@ -43,7 +44,7 @@ class MountCounts:
         #: Whether the engine has just started, so that nothing of before is going on any more.
         self.engine_is_new = self._folder is not None and not is_folder(self._folder)
         if self._folder is not None:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            private.make_directories(self._folder, 0o700)
         self._counts: dict[str, int] = {}
         self._own: dict[str, int] = {}
 
@@ -107,10 +108,13 @@ class MountCounts:
 
     def _recorded(self, layer: Layer) -> int | None:
         if self._folder is not None:
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                with open(f"{self._folder}/{layer.id}", encoding="ascii") as file:
-                    count = int(file.read())
-                    return count if count >= 0 else None
+            try:
+                count = int(private.read(f"{self._folder}/{layer.id}"))
+                return count if count >= 0 else None
+            except (FileNotFoundError, ValueError):
+                pass
+            except private.Distrusted as error:
+                log.error("how often layer %s is in use is not believed: %s", layer.id, error)
         return None
 
     def _record(self, layer: Layer, count: int) -> None:
@@ -118,9 +122,7 @@ class MountCounts:
             return
         path = f"{self._folder}/{layer.id}"
         if count != 1:
-            with open(f"{path}.new", "w", encoding="ascii") as file:
-                file.write(str(count))
-            os.rename(f"{path}.new", path)
+            private.write(path, b"%d" % count)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -32,6 +32,16 @@ log = logging.getLogger(__name__)
 
 _PREFIX = ".overlay-check-"
 
+#: How the names of directories begin that a check leaves when it is killed: ours, or the engine's
+#: (``overlayutils`` and ``overlay2/check.go``).
+LEFT_BY_CHECKS = (
+    _PREFIX,
+    "check-overlayfs-support",
+    "metacopy-check",
+    "opaque-bug-check",
+    "userxattr-check",
+)
+
 #: Errors of a disk, or a process, in a bad state, which say nothing about overlays on it.
 _PASSING = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS),

@@ -18,6 +18,7 @@ import struct
 from typing import Optional, Tuple
 
 from manuka.errors import ManukaError
+from manuka.linux.private import make_directories
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def _new_listener(path: str) -> Listener:
             f"have: {path}"
         )
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_directories(os.path.dirname(path), 0o700)
         _make_way(path)
         return Listener(_bind(path), path)
     except OSError as error:

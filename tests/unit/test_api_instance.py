@@ -143,7 +143,7 @@ def test_a_driver_that_cannot_be_made_again_is_tried_at_each_call(
     Path(init.home).write_text("in the way")
     instance = DriverInstance(FolderDriver, str(run_dir))
     instance.restore()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DriverError, match="it is a file"):
         instance.driver()
     os.unlink(init.home)
     assert instance.driver().settings.home == init.home
