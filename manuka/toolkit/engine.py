@@ -19,6 +19,7 @@ import socket
 import subprocess
 from typing import Any, Mapping, NamedTuple, Sequence
 
+from manuka.linux import private
 from manuka.toolkit.daemon import Daemon
 from manuka.toolkit.namespace import Namespace, SandboxError
 
@@ -114,8 +115,7 @@ class Engine(Daemon):
 
     def command(self) -> list[str]:
         config = self._below("daemon.json")
-        with open(self._namespace.inside(config), "w") as file:
-            json.dump(self.config(), file, indent=2)
+        private.write(self._namespace.inside(config), json.dumps(self.config(), indent=2).encode())
         return [self.program.path, "--config-file", config]
 
     def environment(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from typing import Iterator
 from manuka.linux import statfs
 from manuka.linux.btrfs import delete_subvolume, is_subvolume
 from manuka.linux.mountinfo import mounts_below
+from manuka.linux.private import make_directories
 
 # Engine and containerd put sockets, state and optional plugins there whatever their
 # configuration says, so each sandbox covers them with folders of its own.
@@ -46,7 +47,7 @@ class SharedFolder:
         with _one_at_a_time():
             made = not os.path.isdir(path)
             if made:
-                os.mkdir(path, 0o755)
+                make_directories(path, 0o755)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if made:
                 with contextlib.suppress(OSError):  # no extended attributes here: ours alone
@@ -89,8 +90,8 @@ class DataFolder:
         os.chmod(self.path, 0o711)
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        with open(os.path.join(self.path, _MARK_FILE), "x"):
-            pass
+        mark = os.path.join(self.path, _MARK_FILE)
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def release(self) -> None:
         if self.kept:
@@ -138,10 +139,10 @@ def _sweep(parent: str) -> None:
     for mark in glob.glob(os.path.join(parent, DATA_PREFIX + "*", _MARK_FILE)):
         folder = os.path.dirname(mark)
         with contextlib.suppress(OSError):
-            if os.lstat(folder).st_uid != 0:
-                continue
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
+                if os.fstat(fd).st_uid != 0:
+                    continue
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove_tree(folder)
                 remove_cgroups(os.path.basename(folder))

@@ -23,6 +23,7 @@ import time
 from typing import Any, NoReturn
 
 from manuka.linux.mount import MS_PRIVATE, MS_REC, mount, unmount
+from manuka.linux.private import make_directories
 from manuka.toolkit import host
 from manuka.toolkit.unshare import CLONE_NEWNS, children_born_in, unshare
 
@@ -116,7 +117,7 @@ def _carries_overlays(folder: str) -> bool:
     probe = os.path.join(folder, "probe")
     parts = [os.path.join(probe, name) for name in ("lower", "upper", "work", "merged")]
     for part in parts:
-        os.makedirs(part)
+        make_directories(part, 0o700)
     try:
         layers = "lowerdir={},upperdir={},workdir={}".format(*parts)
         mount("overlay", parts[3], "overlay", 0, layers)

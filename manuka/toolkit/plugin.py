@@ -11,6 +11,7 @@ import socket
 import sys
 from typing import Sequence
 
+from manuka.linux.private import make_directories
 from manuka.toolkit.daemon import Daemon
 from manuka.toolkit.namespace import Namespace, with_this_package
 
@@ -58,9 +59,7 @@ class Plugin(Daemon):
     def command(self) -> list[str]:
         if self._program is not None:
             # Any program can listen in a folder that is there; `manuka serve` makes its own.
-            os.makedirs(
-                os.path.dirname(self._namespace.inside(self.socket)), mode=0o755, exist_ok=True
-            )
+            make_directories(os.path.dirname(self._namespace.inside(self.socket)), 0o700)
             return [*self._program, self.socket]
         return [sys.executable, "-m", "manuka", "serve", *self._arguments]
 

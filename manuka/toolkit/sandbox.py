@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from manuka.errors import ManukaError
 from manuka.linux.mountinfo import Mount
+from manuka.linux.private import make_directories
 from manuka.toolkit import engine as engines
 from manuka.toolkit.daemon import Daemon
 from manuka.toolkit.engine import BUILT_IN, Engine
@@ -243,10 +244,11 @@ class Sandbox:
             self._storage_opts,
             self._settings,
         )
-        os.mkdir(self.inside(self.logs))
+        make_directories(self.inside(self.logs), 0o700)
         for number, (path, content) in enumerate(self._files.items()):
             substitute = os.path.join(self.data, f"file{number}")
             with open(self.inside(substitute), "w") as file:
+                os.fchmod(file.fileno(), 0o644)  # as /etc has it, which all may read
                 file.write(content)
             self.namespace.bind(substitute, path)
 
@@ -254,7 +256,7 @@ class Sandbox:
         if self.plugin is None or self._make_between is None or self._between is not None:
             return
         front = self.inside(self.plugin.engines_socket)
-        os.makedirs(os.path.dirname(front), mode=0o755, exist_ok=True)
+        make_directories(os.path.dirname(front), 0o700)
         self._between = self._make_between(front, self.inside(self.plugin.socket))
 
     def last_words(self, lines: int = 12) -> str:

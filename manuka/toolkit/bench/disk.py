@@ -80,6 +80,7 @@ class Disks:
         """A new, empty disk of `size` bytes, which take no memory until they are written."""
         image, folder = (os.path.join(self._root, name + end) for end in (".ext4", ""))
         with open(image, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
             file.truncate(size)
         _run("mkfs.ext4", "-q", "-F", "-m", "0", image)
         os.mkdir(folder, 0o711)

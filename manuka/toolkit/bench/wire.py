@@ -92,7 +92,7 @@ def many_turn(plugin: WirePlugin, watch: Stopwatch, effort: Effort) -> None:
 def native_turn(unpacker: Unpacker, disk: Disk, watch: Stopwatch, effort: Effort) -> None:
     """The same layer, unpacked by the engine's own program."""
     folder = os.path.join(disk.folder, "unpacked")
-    os.mkdir(folder)
+    os.mkdir(folder, 0o755)
     disk.settle()
     took = unpacker.apply(folder, effort.many)
     watch.note("apply-many", took)

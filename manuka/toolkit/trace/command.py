@@ -15,6 +15,7 @@ import threading
 from typing import IO, Iterator, List, NamedTuple, Optional, Sequence
 
 from manuka.errors import ManukaError
+from manuka.linux.private import make_directories
 from manuka.linux.tree import remove_tree
 from manuka.toolkit import busybox
 from manuka.toolkit.command import in_sandbox, run_command
@@ -47,7 +48,7 @@ class _Session:
         self._origin = 0.0
         self._record: Optional[IO[str]] = None
         if output.layers is not None:
-            os.makedirs(output.layers, exist_ok=True)
+            make_directories(os.path.abspath(output.layers), 0o700)  # an image may hold secrets
         if output.record is not None:
             self._record = open(output.record, "w", encoding="utf-8")  # noqa: SIM115
         self.recorder = Recorder(self._on_call, output.layers)
@@ -178,7 +179,7 @@ def _compared(done: Sequence[Replayed]) -> List[str]:
 @contextlib.contextmanager
 def _home(folder: Optional[str]) -> Iterator[str]:
     if folder is not None:
-        os.makedirs(folder, exist_ok=True)
+        make_directories(os.path.abspath(folder), 0o711)
         if os.listdir(folder):
             raise ManukaError(f"{folder} is not empty; a replay needs an empty folder")
         yield os.path.abspath(folder)
