@@ -71,6 +71,12 @@ class DriverError(ManukaError):
     """A driver cannot do what was asked: an unknown layer, a wrong option, an unfit disk."""
 
 
+#: What helps when the parent of a new layer is gone, for the text of a DriverError.  An engine of
+#: 18.09 or 19.03 that is killed during ``docker rmi`` keeps its record of a layer that is removed,
+#: and takes the layer for loaded ever after.
+PARENT_CURE = "remove the image that has it (docker rmi), then pull or load that image again"
+
+
 class Settings(NamedTuple):
     """What a driver is told when it starts, once for each start of the engine.
 

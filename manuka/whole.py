@@ -29,7 +29,7 @@ import os
 import re
 import secrets
 
-from manuka.driver import CreateOptions, DriverError, GraphDriver, LayerId, Settings
+from manuka.driver import PARENT_CURE, CreateOptions, DriverError, GraphDriver, LayerId, Settings
 from manuka.home import check_contents
 from manuka.layers.apply import apply_layer
 from manuka.layers.tar import Stream
@@ -177,7 +177,8 @@ class WholeTrees(GraphDriver):
         """A layer that can be shown.  Raises DriverError; `what` is it called in the text."""
         layer = self._layer(layer_id)
         if not layer.exists():
-            raise DriverError(f"there is no {what} {layer_id}")
+            cure = f": {PARENT_CURE}" if what == "parent layer" else ""
+            raise DriverError(f"there is no {what} {layer_id}{cure}")
         if not layer.is_whole():
             raise DriverError(
                 f"the {what} {layer_id} is not whole: unpacking its tar did not reach the end, in "

@@ -36,7 +36,7 @@ import secrets
 import threading
 from typing import Iterator
 
-from manuka.driver import DriverError
+from manuka.driver import PARENT_CURE, DriverError
 from manuka.layers.idmap import IdMaps
 from manuka.layers.walk import walk
 from manuka.layers.whiteouts import TRUSTED
@@ -308,7 +308,7 @@ class Home:
     def _lowers_for_child(self, parent: Layer) -> list[str]:
         """What a child's ``lower`` lists."""
         if not parent.exists():
-            raise DriverError(f"the parent layer {parent.id} does not exist")
+            raise DriverError(f"the parent layer {parent.id} does not exist: {PARENT_CURE}")
         if parent.is_unpacking() or not is_there(parent.diff):
             raise DriverError(
                 f"the parent layer {parent.id} is not whole: making it did not reach the end"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from manuka.toolkit.namespace import with_this_package
 from manuka.toolkit.sandbox import Sandbox
 
 from .conftest import DRIVER, MakeSandbox
-from .steps import run_sleeping
+from .steps import box, load, run, run_sleeping
 
 pytestmark = pytest.mark.skipif(DRIVER != "manuka", reason="it looks at the plugin")
 
@@ -397,3 +398,38 @@ def test_layers_that_only_point_to_their_contents_are_found_when_asked(
     found = problems(doctor(sandbox, "--deep", status=1))
     assert "1 layers" in found["foreign-records"]
     assert "foreign-records" not in doctor(sandbox, status=0)
+
+
+def test_a_record_whose_layer_is_gone_is_told_with_the_cure_that_helps(
+    make_sandbox: MakeSandbox, name: str
+) -> None:
+    """As 18.09 and 19.03 leave it when they are killed during docker rmi."""
+    sandbox = make_sandbox()
+    sandbox.engine.stop()
+    database = f"{sandbox.inside(sandbox.data)}/docker/image/manuka/layerdb/sha256"
+    (top,) = [one for one in os.listdir(database) if os.path.exists(f"{database}/{one}/parent")]
+    with open(f"{database}/{top}/cache-id") as file:
+        layer = file.read()
+    shutil.rmtree(f"{sandbox.inside(sandbox.data)}/docker/manuka/{layer}")
+    sandbox.engine.start()
+
+    load(sandbox, box())  # reports success
+    failed = sandbox.docker(
+        "run", "--network", "none", "--name", name, "box:1", "true", check=False
+    )
+    assert failed.returncode == 125
+    said = failed.stderr.decode()
+    assert (
+        f"the parent layer {layer} does not exist: remove the image that has it (docker rmi)"
+        in said
+    )
+    found = doctor(sandbox, status=1)["lost-layers"]
+    assert "1 layers are gone" in found["text"]
+    assert "the images box:1 cannot run" in found["text"]
+
+    command = found["remedy"].partition(";")[0].split()
+    assert command == ["docker", "rmi", "-f", "box:1"]
+    sandbox.docker(*command[1:])
+    load(sandbox, box())
+    assert run(sandbox, "box:1", "cat /etc/motd") == "welcome\n"
+    assert problems(doctor(sandbox, status=0)) == {}

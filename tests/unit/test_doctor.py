@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Callable, Iterator
 import pytest
 
 from manuka.errors import ManukaError
-from manuka.toolkit.doctor import discovery, engine, mounts, plugin, processes, report, storage
+from manuka.toolkit.doctor import discovery, engine, mounts, plugin, processes, records, report
 from manuka.toolkit.doctor.discovery import discover
 from manuka.toolkit.doctor.finding import Finding
 from manuka.toolkit.doctor.patient import Patient
@@ -192,13 +193,127 @@ def test_layers_that_an_engine_has_forgotten_are_named(
     ):
         (database / file).parent.mkdir(parents=True, exist_ok=True)
         (database / file).write_text(text)
-    assert list(storage.forgotten_layers(patient_at(tmp_path))) == []  # a pull may be at it
-    monkeypatch.setattr(storage, "_SETTLED", -1)
-    (found,) = storage.forgotten_layers(patient_at(tmp_path))
+    assert list(records.forgotten_layers(patient_at(tmp_path))) == []  # a pull may be at it
+    monkeypatch.setattr(records, "_SETTLED", -1)
+    (found,) = records.forgotten_layers(patient_at(tmp_path))
     assert (found.check, found.level) == ("forgotten-layers", "note")
     assert forgotten in found.remedy
     assert image not in found.remedy
     assert container not in found.remedy
+
+
+class _Records:
+    """An engine's records below a data root, and the driver's layers."""
+
+    def __init__(self, data_root: Path) -> None:
+        self.home = data_root / "manuka"
+        self.images = data_root / "image" / "manuka"
+        for folder in (self.home / "l", self.home / ".incomplete"):
+            folder.mkdir(parents=True)
+
+    def _write(self, path: str, text: str) -> None:
+        (self.images / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.images / path).write_text(text)
+
+    def image(self, tag: str, *layers: str, recorded: bool = True) -> list[str]:
+        """Its layers' chains; `layers` are letters, of which a layer's id and digest are made."""
+        digests = [f"sha256:{letter * 64}" for letter in layers]
+        chains: list[str] = []
+        for letter, digest in zip(layers, digests):
+            below = f"sha256:{chains[-1]}" if chains else ""
+            whole = hashlib.sha256(f"{below} {digest}".encode()).hexdigest()
+            chains.append(whole if below else letter * 64)
+            self._write(f"layerdb/sha256/{chains[-1]}/cache-id", letter * 64)
+            if below:
+                self._write(f"layerdb/sha256/{chains[-1]}/parent", below)
+            (self.home / (letter * 64)).mkdir(exist_ok=True)
+        if recorded:
+            name = hashlib.sha256(tag.encode()).hexdigest()
+            text = json.dumps({"rootfs": {"type": "layers", "diff_ids": digests}})
+            self._write(f"imagedb/content/sha256/{name}", text)
+            self._tag(tag, name)
+        return chains
+
+    def _tag(self, tag: str, image: str) -> None:
+        path = self.images / "repositories.json"
+        known = json.loads(path.read_text()) if path.exists() else {"Repositories": {}}
+        known["Repositories"].setdefault(tag.partition(":")[0], {})[tag] = f"sha256:{image}"
+        self._write("repositories.json", json.dumps(known))
+
+    def container(self, letter: str, chain: str) -> None:
+        self._write(f"layerdb/mounts/{letter * 64}/mount-id", letter * 64)
+        self._write(f"layerdb/mounts/{letter * 64}/init-id", f"{letter * 64}-init")
+        self._write(f"layerdb/mounts/{letter * 64}/parent", f"sha256:{chain}")
+        for name in (letter * 64, f"{letter * 64}-init"):
+            (self.home / name).mkdir()
+
+
+def _lost(tmp_path: Path) -> list[Finding]:
+    return list(records.lost_layers(patient_at(tmp_path)))
+
+
+def test_layers_that_are_gone_name_the_images_and_containers_on_them(tmp_path: Path) -> None:
+    machine = _Records(tmp_path)
+    first = machine.image("first:1", "a", "b", "c")
+    second = machine.image("second:1", "a", "d")
+    machine.container("e", first[2])
+    machine.container("f", second[1])
+    assert _lost(tmp_path) == []
+    (machine.home / ("b" * 64)).rmdir()
+    (found,) = _lost(tmp_path)
+    assert (found.check, found.level) == ("lost-layers", "problem")
+    assert "1 layers are gone" in found.text
+    assert f"the images first:1 and the containers {'e' * 12} cannot run" in found.text
+    commands = f"docker rm -f {'e' * 12}; docker rmi -f first:1; then pull or load"
+    assert found.remedy.startswith(commands)
+    (machine.home / ("f" * 64 + "-init")).rmdir()
+    (found,) = _lost(tmp_path)
+    assert f"docker rm -f {'e' * 12} {'f' * 12}; docker rmi -f first:1;" in found.remedy
+    (machine.home / ("a" * 64)).rmdir()
+    (found,) = _lost(tmp_path)
+    assert "docker rmi -f first:1 second:1;" in found.remedy
+
+
+def test_records_of_gone_layers_that_no_image_uses_are_told_apart(tmp_path: Path) -> None:
+    machine = _Records(tmp_path)
+    machine.image("kept:1", "a")
+    chains = machine.image("gone:1", "a", "b", recorded=False)
+    (machine.home / ("b" * 64)).rmdir()
+    (found,) = _lost(tmp_path)
+    assert (found.check, found.level) == ("lost-layers-unused", "problem")
+    assert f"{machine.images}/layerdb/sha256/{chains[1]}" in found.remedy
+
+
+def test_a_layer_that_is_being_removed_is_not_lost(tmp_path: Path) -> None:
+    machine = _Records(tmp_path)
+    machine.image("first:1", "a")
+    layer = machine.home / ("a" * 64)
+    layer.rename(machine.home / ".incomplete" / f"{layer.name}.1234abcd")
+    assert _lost(tmp_path) == []
+    (machine.home / ".incomplete" / f"{layer.name}.1234abcd").rmdir()
+    assert [one.check for one in _lost(tmp_path)] == ["lost-layers"]
+
+
+def test_layers_of_a_plugin_with_another_layout_are_not_called_lost(tmp_path: Path) -> None:
+    machine = _Records(tmp_path)
+    machine.image("first:1", "a")
+    for name in ("l", ".incomplete", "a" * 64):
+        (machine.home / name).rmdir()
+    (machine.home / "layers" / ("a" * 64)).mkdir(parents=True)
+    assert _lost(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[]", '{"rootfs": 1}', '{"Repositories": {"a": 1}}'])
+def test_damaged_records_of_images_hide_no_lost_layer(tmp_path: Path, damage: str) -> None:
+    machine = _Records(tmp_path)
+    machine.image("first:1", "a")
+    (machine.home / ("a" * 64)).rmdir()
+    (machine.images / "repositories.json").write_text(damage)
+    (found,) = _lost(tmp_path)
+    assert re.search(r"docker rmi -f [0-9a-f]{12};", found.remedy)
+    for image in (machine.images / "imagedb" / "content" / "sha256").iterdir():
+        image.write_text(damage)
+    assert [one.check for one in _lost(tmp_path)] == ["lost-layers-unused"]
 
 
 def test_mounts_near_the_kernels_limit_are_told(

@@ -91,6 +91,21 @@ class Patient:
         """The path by which this process reaches what the engine has at `path`."""
         return self._root + os.path.abspath(path) if self._root else path
 
+    def entries(self, path: str) -> list[str]:
+        """The names in a directory of the engine's; none if it cannot be read."""
+        try:
+            return sorted(os.listdir(self.reach(path)))
+        except OSError:
+            return []
+
+    def text(self, path: str) -> str:
+        """What a small file of the engine's says; nothing if it cannot be read."""
+        try:
+            with open(self.reach(path), encoding="utf-8", errors="replace") as file:
+                return file.read().strip()
+        except OSError:
+            return ""
+
     def setting(self, key: str, *flags: str) -> Any:
         """A setting of the engine: its command line's, or daemon.json's; None: neither has it."""
         if self.engine is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Callable, Iterator, Sequence
 
-from manuka.toolkit.doctor import engine, mounts, plugin, storage
+from manuka.toolkit.doctor import engine, mounts, plugin, records, storage
 from manuka.toolkit.doctor.finding import NOTE, OK, PROBLEM, WARNING, Finding
 from manuka.toolkit.doctor.patient import Patient
 
@@ -29,9 +29,10 @@ PARTS: dict[str, tuple[Check, ...]] = {
         storage.defaults,
         storage.disk,
         storage.unfinished,
-        storage.forgotten_layers,
         storage.foreign_records,
-        storage.other_drivers,
+        records.forgotten_layers,
+        records.lost_layers,
+        records.other_drivers,
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Checks of the kernel, of the disk below the layers, and of what lies there already.
+"""Checks of the kernel, of the disk below the layers, and of the layers by themselves.
 
 Sources: ``check.go`` in the engine's ``daemon/graphdriver/overlay2``; statfs(2); the kernel's
 ``Documentation/filesystems/overlayfs.rst``.
@@ -7,8 +7,6 @@ Sources: ``check.go`` in the engine's ``daemon/graphdriver/overlay2``; statfs(2)
 from __future__ import annotations
 
 import os
-import re
-import time
 from typing import Iterator
 
 from manuka.linux import kernel
@@ -20,9 +18,6 @@ from manuka.toolkit.doctor.patient import Patient
 
 _GOOD = ("extfs", "xfs", "btrfs", "tmpfs")
 _OLDEST_KERNEL = (4, 0)
-_ENGINES_ID = re.compile(r"[0-9a-f]{64}(-init)?")
-_SHOWN = 5
-_SETTLED = 3600  # seconds after which no pull or build is still at a layer
 
 
 def overlayfs(patient: Patient) -> Iterator[Finding]:
@@ -84,7 +79,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
             f"{patient.home} lies on {name}, which may not carry overlays.",
             "ext4, xfs (ftype=1) and btrfs do; the plugin tries it when the engine starts.",
         )
-    if _list(folder) and not has_d_type(folder):
+    if os.listdir(folder) and not has_d_type(folder):
         yield Finding(
             "d-type",
             PROBLEM,
@@ -108,7 +103,9 @@ def disk(patient: Patient) -> Iterator[Finding]:
 def unfinished(patient: Patient) -> Iterator[Finding]:
     """Layers whose unpacking was broken off."""
     home = patient.reach(patient.home)
-    found = [name for name in _list(home) if os.path.exists(f"{home}/{name}/unpacking")]
+    found = [
+        name for name in patient.entries(patient.home) if os.path.exists(f"{home}/{name}/unpacking")
+    ]
     if found and patient.engine is None:
         yield Finding(
             "unfinished-layers",
@@ -124,7 +121,7 @@ def foreign_records(patient: Patient) -> Iterator[Finding]:
     if not patient.deep:
         return
     home = patient.reach(patient.home)
-    layers = [Layer(home, name) for name in _list(home)]
+    layers = [Layer(home, name) for name in patient.entries(patient.home)]
     # Those that the driver has noted itself, it mounts with what they need.
     found = [
         layer.id[:12]
@@ -141,75 +138,3 @@ def foreign_records(patient: Patient) -> Iterator[Finding]:
         )
     else:
         yield Finding("foreign-records", OK, f"The layers in {patient.home} hold all their files.")
-
-
-def forgotten_layers(patient: Patient) -> Iterator[Finding]:
-    """Layers that no image and no container of the engine uses.
-
-    Source: the engine's ``layer/filestore.go``, which keeps what it knows of layers below
-    ``image/NAME/layerdb``.  BuildKit's own layers, with shorter ids, are in no such file.
-    """
-    database = os.path.join(patient.reach(patient.data_root), "image", patient.name, "layerdb")
-    if not os.path.isdir(database):
-        return
-    used = {
-        _text(os.path.join(database, kind, name, file))
-        for kind, files in (("sha256", ("cache-id",)), ("mounts", ("mount-id", "init-id")))
-        for name in _list(os.path.join(database, kind))
-        for file in files
-    }
-    found = [
-        name
-        for name in _list(patient.reach(patient.home))
-        if _ENGINES_ID.fullmatch(name)
-        and name not in used
-        and _age(os.path.join(patient.reach(patient.home), name)) > _SETTLED
-    ]
-    if found:
-        yield Finding(
-            "forgotten-layers",
-            NOTE,
-            f"{len(found)} layers in {patient.home} belong to no image and no container: an engine "
-            "that was killed has forgotten them. They only take room.",
-            "With engine and plugin stopped, these folders can be deleted: "
-            f"{', '.join(found[:_SHOWN])}{', …' if len(found) > _SHOWN else ''}",
-        )
-
-
-def other_drivers(patient: Patient) -> Iterator[Finding]:
-    """Images and containers that were made under other drivers, and are out of sight."""
-    images = os.path.join(patient.reach(patient.data_root), "image")
-    for name in _list(images):
-        layers = _list(os.path.join(images, name, "layerdb", "sha256"))
-        if name != patient.name and layers:
-            yield Finding(
-                "other-drivers",
-                NOTE,
-                f"The driver {name} has {len(layers)} image layers in {patient.data_root}; they "
-                f"are out of sight under {patient.name}, and safe.",
-                f'They come back with "storage-driver": "{name}"; docker save and docker load '
-                "move them.",
-            )
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def _age(path: str) -> float:
-    """Seconds since the file changed."""
-    try:
-        return time.time() - os.lstat(path).st_ctime
-    except OSError:
-        return 0.0
-
-
-def _list(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
