@@ -70,7 +70,7 @@ def find(path: str | None = None) -> Program:
     return Program(found, (int(match.group(2)), int(match.group(3))), match.group(1))
 
 
-def check(program: Program, driver: str) -> None:
+def check(program: Program, driver: str, network: bool = False) -> None:
     """SandboxError, with the reason and a remedy, if `program` cannot run `driver` here."""
     if driver not in BUILT_IN and program.version >= (28, 0):
         raise SandboxError(
@@ -79,18 +79,28 @@ def check(program: Program, driver: str) -> None:
             "Use an engine from 18.09 to 27 (--engine PATH), or compare with the engine's own "
             "driver: --driver overlay2"
         )
-    for helper, package in (("containerd", "containerd"), ("runc", "runc")):
+    helpers = ["containerd", "runc"] + (["iptables"] if network else [])
+    for helper in helpers:
         if shutil.which(helper, path=program.search_path) is None:
             raise SandboxError(
                 f"the engine needs {helper}, which is not on this machine; install it: "
-                f"apt-get install {package}"
+                f"apt-get install {helper}"
             )
+
+
+def sees_every_hierarchy(program: Program) -> bool:
+    """Whether `program` runs containers only where every listed cgroup hierarchy is mounted.
+
+    Engines before 20.10 start them through containerd's first runtime.
+    """
+    return program.version < (20, 10)
 
 
 class Engine(Daemon):
     """A dockerd with its data, its socket and its settings below the sandbox's folder.
 
     settings: further keys for its daemon.json, which win over those made here.
+    network: have a bridge, which needs a network namespace.
     """
 
     name = "the engine"
@@ -103,12 +113,14 @@ class Engine(Daemon):
         driver: str,
         storage_opts: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        network: bool = False,
     ) -> None:
         super().__init__(namespace)
         self.log = log
         self.program = program
         self.driver = driver
         self.storage_opts = list(storage_opts)
+        self.network = network
         self.settings: dict[str, Any] = dict(settings or {})
         self.socket = self._below("docker.sock")
         self.data_root = self._below("docker")
@@ -121,6 +133,10 @@ class Engine(Daemon):
     def environment(self) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not _FOREIGN.match(key)}
         env["PATH"] = self.program.search_path
+        if self.network:
+            # A firewalld of the host would take the bridge for one of the host's.
+            env["DBUS_SYSTEM_BUS_ADDRESS"] = "unix:path=" + self._below("no-bus")
+            env["XTABLES_LOCKFILE"] = self._below("xtables.lock")
         if self.program.version >= (27, 0):
             env["DOCKERD_DEPRECATED_GRAPHDRIVER_PLUGINS"] = "1"
         return env
@@ -138,12 +154,14 @@ class Engine(Daemon):
             "group": "root",
             "cgroup-parent": "/" + self._namespace.name,
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "bridge": "none",
-            "iptables": False,
-            "ip-forward": False,
-            "ip-masq": False,
+            "iptables": self.network,
+            "ip-forward": self.network,
+            "ip-masq": self.network,
+            # Its program may be missing; the kernel alone serves published ports as well.
             "userland-proxy": False,
         }
+        if not self.network:
+            config["bridge"] = "none"
         if self.program.version >= (20, 10):
             config["ip6tables"] = False
         if self.program.version < (23, 0):

@@ -1,4 +1,4 @@
-"""What a sandbox leaves on the host while it lives: folders to cover, data, control groups.
+"""What a sandbox leaves on the host while it lives: directories to cover, and data.
 
 Neighbours: `manuka.toolkit.keeper` is the only caller.  Easy to get wrong: removing a folder
 takes away every mount upon it *in every mount namespace*, so a folder that several sandboxes
@@ -15,13 +15,13 @@ import os
 import struct
 import subprocess
 import tempfile
-import time
 from typing import Iterator
 
 from manuka.linux import statfs
 from manuka.linux.btrfs import delete_subvolume, is_subvolume
 from manuka.linux.mountinfo import mounts_below
 from manuka.linux.private import make_directories
+from manuka.toolkit import cgroups
 
 # Engine and containerd put sockets, state and optional plugins there whatever their
 # configuration says, so each sandbox covers them with folders of its own.
@@ -120,20 +120,6 @@ def remove_tree(path: str) -> None:
     raise OSError(errno.EBUSY, done.stderr.decode(errors="replace").strip(), path)
 
 
-def remove_cgroups(name: str, patience: float = 5.0) -> None:
-    """Remove the control groups called `name` from every hierarchy, once they are empty."""
-    deadline = time.monotonic() + patience
-    tops = [os.path.join(point, name) for point in _cgroup_mounts()]
-    while True:
-        for top in tops:
-            for folder, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):  # the last process is still on its way out
-                    os.rmdir(folder)
-        if not any(os.path.isdir(top) for top in tops) or time.monotonic() > deadline:
-            return
-        time.sleep(0.05)
-
-
 def _sweep(parent: str) -> None:
     """Remove what sandboxes left whose keeper was killed: they hold no lock any more."""
     for mark in glob.glob(os.path.join(parent, DATA_PREFIX + "*", _MARK_FILE)):
@@ -145,7 +131,7 @@ def _sweep(parent: str) -> None:
                     continue
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove_tree(folder)
-                remove_cgroups(os.path.basename(folder))
+                cgroups.remove(os.path.basename(folder))
             finally:
                 os.close(fd)
 
@@ -166,12 +152,6 @@ def _is_marked(fd: int) -> bool:
         return os.getxattr(fd, _MARK) == b"1"
     except OSError:
         return False
-
-
-def _cgroup_mounts() -> list[str]:
-    with open("/proc/self/mounts") as mounts:
-        fields = [line.split() for line in mounts]
-    return [point for _, point, kind, *_ in fields if kind in ("cgroup", "cgroup2")]
 
 
 def _delete_subvolumes(path: str) -> None:

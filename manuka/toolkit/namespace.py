@@ -20,7 +20,7 @@ from typing import IO, Any, Mapping, Sequence, Union
 from manuka.errors import ManukaError
 from manuka.linux.mountinfo import Mount
 from manuka.linux.mountinfo import parse as parse_mount
-from manuka.toolkit.unshare import CLONE_NEWNS, children_born_in, setns
+from manuka.toolkit.unshare import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, children_born_in, setns
 
 Redirection = Union[None, int, IO[Any]]
 
@@ -34,13 +34,28 @@ class Namespace:
 
     parent: the folder in which its data folder is made.
     keep: leave the data folder at the end.
+    network: have a network namespace, too, in which nothing but the loopback device is there.
+    cgroups: mount every hierarchy of control groups that /proc/self/cgroup lists.
     Raises SandboxError when the kernel refuses.
     """
 
-    def __init__(self, parent: str = "/var/tmp", keep: bool = False) -> None:
+    def __init__(
+        self,
+        parent: str = "/var/tmp",
+        keep: bool = False,
+        network: bool = False,
+        cgroups: bool = False,
+    ) -> None:
+        self._kinds = {"pid": CLONE_NEWPID, "mnt": CLONE_NEWNS}
+        if network:
+            self._kinds["net"] = CLONE_NEWNET
+        wishes = {"keep": keep, "network": network, "cgroups": cgroups}
         self._children: list[subprocess.Popen[Any]] = []
         self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "manuka.toolkit.keeper", parent, "keep" if keep else "remove"],
+            [
+                *(sys.executable, "-m", "manuka.toolkit.keeper", parent),
+                *(name for name, wished in wishes.items() if wished),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=with_this_package(os.environ),
@@ -89,16 +104,19 @@ class Namespace:
         own_session: keep Ctrl-C on this terminal from it.
         """
         folder = os.getcwd()
-        pid_fd = mount_fd = -1
-        try:
-            pid_fd = self._open_namespace("pid")
-            mount_fd = self._open_namespace("mnt")
+        with contextlib.ExitStack() as stack:
+            files = {}
+            for kind in self._kinds:
+                files[kind] = self._open_namespace(kind)
+                stack.callback(os.close, files[kind])
 
             def enter() -> None:
-                setns(mount_fd, CLONE_NEWNS)
+                for kind, flag in self._kinds.items():
+                    if kind != "pid":
+                        setns(files[kind], flag)
                 os.chdir(folder)
 
-            with children_born_in(pid_fd):
+            with children_born_in(files["pid"]):
                 child = subprocess.Popen(
                     command,
                     env=env,
@@ -108,10 +126,6 @@ class Namespace:
                     start_new_session=own_session,
                     preexec_fn=enter,
                 )
-        finally:
-            for fd in (pid_fd, mount_fd):
-                if fd >= 0:
-                    os.close(fd)
         self._children = [other for other in self._children if other.poll() is None] + [child]
         return child
 
@@ -156,7 +170,7 @@ class Namespace:
         return fd
 
     def _namespace_files_identity(self) -> list[int]:
-        links = (f"/proc/{self.pid}/ns/{kind}" for kind in ("pid", "mnt"))
+        links = (f"/proc/{self.pid}/ns/{kind}" for kind in self._kinds)
         return [os.stat(link).st_ino for link in links]
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 from manuka.errors import ManukaError
 from manuka.linux.mountinfo import Mount
 from manuka.linux.private import make_directories
+from manuka.toolkit import cgroups
 from manuka.toolkit import engine as engines
 from manuka.toolkit.daemon import Daemon
 from manuka.toolkit.engine import BUILT_IN, Engine
@@ -61,6 +62,8 @@ class Sandbox:
     between: makes something that stands between engine and plugin, such as a
         `manuka.toolkit.trace.proxy.Proxy`: called with the path where it has to listen, and that
         of the plugin's own socket.
+    network: give the engine a bridge, in a network namespace that all of the sandbox is in. Nothing
+        outside is reached from it; published ports are at 127.0.0.1 for what runs in the sandbox.
     """
 
     def __init__(
@@ -75,11 +78,13 @@ class Sandbox:
         files: Mapping[str, str] | None = None,
         between: Callable[[str, str], Closable] | None = None,
         plugin_program: Sequence[str] | None = None,
+        network: bool = False,
     ) -> None:
         if os.geteuid() != 0:
             raise SandboxError("a sandbox mounts file systems: run it as root (sudo)")
         self.program = engines.find(engine)
-        engines.check(self.program, driver)
+        engines.check(self.program, driver, network)
+        self.network = network
         self.driver = driver
         self.keep = keep
         self._parent = os.path.abspath(data_dir or DATA_PARENT)
@@ -92,7 +97,8 @@ class Sandbox:
         self._between: Closable | None = None
 
     def __enter__(self) -> Sandbox:
-        self.namespace = Namespace(self._parent, self.keep)
+        needs_cgroups = engines.sees_every_hierarchy(self.program) and bool(cgroups.unmounted())
+        self.namespace = Namespace(self._parent, self.keep, self.network, needs_cgroups)
         try:
             self._prepare()
             self.start()
@@ -243,6 +249,7 @@ class Sandbox:
             self.driver,
             self._storage_opts,
             self._settings,
+            self.network,
         )
         make_directories(self.inside(self.logs), 0o700)
         for number, (path, content) in enumerate(self._files.items()):

@@ -79,6 +79,10 @@ def test_an_engine_without_its_helpers_is_refused(
         engine.check(found, "manuka")
     program(tmp_path, "-", "runc")
     engine.check(found, "manuka")
+    with pytest.raises(SandboxError, match="apt-get install iptables"):
+        engine.check(found, "manuka", network=True)
+    program(tmp_path, "-", "iptables")
+    engine.check(found, "manuka", network=True)
 
 
 def test_helpers_beside_the_engine_come_first() -> None:
@@ -102,6 +106,22 @@ def test_everything_that_the_engine_writes_lies_in_the_sandbox() -> None:
     assert config["experimental"] is True
     assert config["bridge"] == "none"
     assert not any(config[key] for key in ("iptables", "ip6tables", "ip-forward", "ip-masq"))
+
+
+def test_with_a_network_it_has_a_bridge_and_lets_the_hosts_firewall_alone() -> None:
+    made = configured((20, 10), network=True)
+    config = made.config()
+    assert "bridge" not in config
+    assert all(config[key] for key in ("iptables", "ip-forward", "ip-masq"))
+    assert config["userland-proxy"] is False
+    assert made.environment()["XTABLES_LOCKFILE"].startswith("/data/box/")
+    assert made.environment()["DBUS_SYSTEM_BUS_ADDRESS"].startswith("unix:path=/data/box/")
+    assert "XTABLES_LOCKFILE" not in configured((20, 10)).environment()
+
+
+def test_only_engines_before_20_10_need_every_hierarchy() -> None:
+    for version, needs in (((18, 9), True), ((19, 3), True), ((20, 10), False), ((26, 1), False)):
+        assert engine.sees_every_hierarchy(Program("-", version, "-")) == needs
 
 
 @pytest.mark.parametrize(
