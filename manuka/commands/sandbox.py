@@ -6,7 +6,11 @@ import argparse
 
 from manuka.commands.arguments import add_storage_opt, check_storage_opts
 
-DESCRIPTION = "Start a Docker engine of its own on a driver, apart from any other engine."
+DESCRIPTION = """\
+Start a private Docker engine on a driver, apart from any other engine, and run COMMAND with it. The
+engine reaches no network, so no registry: it has the images that --image and --load give it, or
+else a small one called busybox. Containers have no network unless --network gives them one.
+"""
 
 EXAMPLES = """\
 examples:
@@ -19,6 +23,10 @@ examples:
   manuka sandbox --driver manuka.vfs:Vfs -- docker info
       this package's vfs; --driver vfs is the engine's own
   manuka sandbox --driver mydriver:Driver -- docker run --rm busybox true
+  manuka sandbox --image debian:12 --load saved.tar -- docker images
+      an image of this machine's engine, and those in a file
+  manuka sandbox --network -- sh -c 'docker run -d -p 8080:80 busybox httpd -f -p 80; bash'
+      in the shell, the container answers at http://127.0.0.1:8080/
   manuka sandbox --engine /opt/docker-26/dockerd --keep --data-dir /mnt/disk
 """
 
@@ -33,6 +41,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine", metavar="PATH", help="the dockerd to run (default: on PATH)")
     add_storage_opt(parser, "an option for the driver, through the engine; may be repeated")
+    parser.add_argument(
+        "--network",
+        action="store_true",
+        help="a bridge in a network namespace that engine and COMMAND share: published ports are "
+        "at 127.0.0.1 for COMMAND, and nothing outside is reached",
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="REF",
+        help="an image of this machine's engine, or busybox; may be repeated",
+    )
+    parser.add_argument(
+        "--load",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a tar of docker save, or of a root file system; may be repeated",
+    )
     parser.add_argument("--keep", action="store_true", help="keep images and layers afterwards")
     parser.add_argument(
         "--data-dir",
@@ -60,4 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data_dir,
         keep=arguments.keep,
         command=arguments.arguments,
+        network=arguments.network,
+        references=arguments.image,
+        files=arguments.load,
     )

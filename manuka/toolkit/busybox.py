@@ -1,6 +1,6 @@
 """A first image without a registry: one static busybox with links for its commands.
 
-`manuka.toolkit.demo` and the tests on an engine start from it.
+`manuka.toolkit.images`, `manuka.toolkit.demo` and the tests on an engine start from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ from manuka.toolkit.namespace import SandboxError
 
 COMMANDS = (
     *("cat", "chmod", "chown", "cp", "date", "dd", "echo", "env", "false", "find", "grep", "head"),
-    *("id", "kill", "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mv", "ps", "pwd", "rm"),
+    *(
+        "httpd",
+        "id",
+        "kill",
+        "ln",
+        "ls",
+        "md5sum",
+        "mkdir",
+        "mkfifo",
+        "mknod",
+        "mv",
+        "ps",
+        "pwd",
+        "rm",
+    ),
     *("rmdir", "sed", "seq", "sh", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "tar"),
     *("test", "touch", "tr", "true", "uname", "vi", "wc", "wget", "xargs"),
 )

@@ -13,10 +13,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 from manuka.errors import ManukaError
+from manuka.toolkit import images
 from manuka.toolkit.demo import demonstrate
+from manuka.toolkit.namespace import SandboxError
 from manuka.toolkit.sandbox import Sandbox
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,8 +32,26 @@ def run_sandbox(
     data_dir: str | None,
     keep: bool,
     command: list[str],
+    network: bool = False,
+    references: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> int:
-    """Run `command`, or the demonstration, in a sandbox; the exit status as for `in_sandbox`."""
+    """Run `command`, or the demonstration, in a sandbox; the exit status as for `in_sandbox`.
+
+    references, files: the images that it has, of this machine's engine and in tars; without any, a
+        command has the built-in one, if there is a busybox.
+    """
+
+    def make() -> Sandbox:
+        sources.extend(images.from_engine(one) for one in references)
+        sources.extend(images.from_file(one) for one in files)
+        if command and not sources:
+            with contextlib.suppress(SandboxError):
+                sources.append(images.built_in())
+        return Sandbox(engine, driver, storage_opts, data_dir, keep, network=network)
+
+    def furnish(sandbox: Sandbox) -> list[str]:
+        return [name for add in sources for name in add(sandbox)]
 
     def work(sandbox: Sandbox) -> int:
         if command:
@@ -39,12 +59,18 @@ def run_sandbox(
         demonstrate(sandbox)
         return 0
 
-    return in_sandbox(lambda: Sandbox(engine, driver, storage_opts, data_dir, keep), work)
+    sources: list[images.Source] = []
+    return in_sandbox(make, work, furnish)
 
 
-def in_sandbox(make: Callable[[], Sandbox], work: Callable[[Sandbox], int]) -> int:
+def in_sandbox(
+    make: Callable[[], Sandbox],
+    work: Callable[[Sandbox], int],
+    furnish: Callable[[Sandbox], list[str]],
+) -> int:
     """Start the sandbox that `make` makes, do `work` in it, and take it down; the exit status.
 
+    furnish: puts images into it first, and gives their names.
     It is what `work` returns, 128 + N if signal N ended this, and 1 if there is no sandbox.
     Messages go to stderr, for stdout is the work's own.
     """
@@ -53,8 +79,9 @@ def in_sandbox(make: Callable[[], Sandbox], work: Callable[[Sandbox], int]) -> i
             sandbox = make()
             _say(f"starting Docker {sandbox.program.version_text} on {sandbox.driver}")
             with sandbox:
+                names = furnish(sandbox)
                 where = "in memory, at" if sandbox.namespace.in_memory else "in"
-                _say(f"ready; its data is {where} {sandbox.data}")
+                _say(f"ready; {_equipment(sandbox, names)}; its data is {where} {sandbox.data}")
                 status = work(sandbox)
                 _report_losses(sandbox)
                 _say("stopping")
@@ -108,6 +135,18 @@ def run_command(sandbox: Sandbox, command: list[str]) -> int:
         status = child[0].wait()
     _take_terminal_back()
     return status if status >= 0 else 128 - status
+
+
+def _equipment(sandbox: Sandbox, names: list[str]) -> str:
+    """What containers have to do with."""
+    network = (
+        "a bridge without a way out, ports published at 127.0.0.1"
+        if sandbox.network
+        else "no network"
+    )
+    if not names:
+        return f"{network}, no images"
+    return f"{network}, image{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _report_losses(sandbox: Sandbox) -> None:

@@ -203,7 +203,8 @@ def test_the_sandbox_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(sandbox, "run_sandbox", fake)
     arguments = ["sandbox", *FOLDERS, "--engine", "/e", "--storage-opt", "a=b", "--keep"]
-    arguments += ["--data-dir", "/d", "--", "docker", "run", "--rm", "x"]
+    arguments += ["--data-dir", "/d", "--network", "--image", "i", "--load", "f", "--load", "g"]
+    arguments += ["--", "docker", "run", "--rm", "x"]
     assert main(arguments) == 7
     assert asked == {
         "engine": "/e",
@@ -212,6 +213,9 @@ def test_the_sandbox_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
         "data_dir": "/d",
         "keep": True,
         "command": ["docker", "run", "--rm", "x"],
+        "network": True,
+        "references": ["i"],
+        "files": ["f", "g"],
     }
     assert main(["sandbox"]) == 7
     assert asked["command"] == []

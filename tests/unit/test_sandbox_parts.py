@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from manuka.toolkit import busybox
+from manuka.toolkit import busybox, images
 from manuka.toolkit.namespace import Namespace, SandboxError, with_this_package
 from manuka.toolkit.plugin import name_of
 
@@ -170,3 +170,88 @@ def test_a_signal_that_comes_where_exceptions_are_lost_ends_the_sandbox_all_the_
     )
     assert b"Exception ignored" in done.stderr
     assert (done.returncode, done.stdout) == (0, b"%d\n" % signal.SIGTERM)
+
+
+@needs_root
+def test_a_network_namespace_has_a_loopback_device_that_nobody_outside_sees(tmp_path: Path) -> None:
+    namespace = Namespace(str(tmp_path), network=True)
+    script = (
+        "import os, socket, sys\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "socket.create_connection(server.getsockname())\n"
+        "print([name for _, name in socket.if_nameindex()], os.readlink('/proc/self/ns/net'))\n"
+    )
+    try:
+        child = namespace.spawn([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        said = child.communicate(timeout=60)[0].decode()
+        # An older kernel puts its tunnels' templates into every namespace.
+        assert "'lo'" in said
+        assert "eth0" not in said
+        assert os.readlink("/proc/self/ns/net") not in said
+    finally:
+        namespace.close()
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+def _tar(path: Path, mode: str, *names: str) -> str:
+    with tarfile.open(path, mode) as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+    return str(path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_saved_image_is_told_from_a_root_file_system(tmp_path: Path, mode: str) -> None:
+    for number, mark in enumerate(("manifest.json", "./oci-layout", "repositories")):
+        assert images._is_saved(_tar(tmp_path / str(number), mode, "etc", mark))
+    for number, names in enumerate(([], ["bin/sh", "etc/manifest.json"])):
+        assert not images._is_saved(_tar(tmp_path / f"r{number}", mode, *names))
+
+
+def test_a_file_that_is_no_tar_is_refused_with_its_name(tmp_path: Path) -> None:
+    cut = Path(_tar(tmp_path / "cut.tar.gz", "w:gz", *map(str, range(2000))))
+    cut.write_bytes(cut.read_bytes()[:500])
+    (tmp_path / "text").write_text("text" * 1000)
+    (tmp_path / "empty").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo")
+    for name, reason in (
+        ("cut.tar.gz", "is no tar, or a damaged one"),
+        ("text", "is no tar, or a damaged one"),
+        ("empty", "is no tar, or a damaged one"),
+        ("loop", "Too many levels of symbolic links"),
+        ("fifo", "is no regular file"),
+        (".", "is no regular file"),
+        ("missing", "No such file or directory"),
+    ):
+        with pytest.raises(SandboxError) as raised:
+            images.from_file(str(tmp_path / name))
+        assert reason in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def _client(folder: Path, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "docker").chmod(0o755)
+
+
+def test_why_the_machines_engine_gives_no_image_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The client is a script with the answers of a real one: an engine is not to be had here."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(SandboxError, match="no docker client"):
+        images.from_engine("debian:12")
+    with pytest.raises(SandboxError, match="no docker client"):
+        images.from_engine("debian:12")
+    _client(tmp_path / "bin", "echo 'Error: No such image: debian:12' >&2; exit 1")
+    with pytest.raises(SandboxError, match="docker pull debian:12 first; or name a file: --load"):
+        images.from_engine("debian:12")
+    with pytest.raises(SandboxError, match="no name of an image"):
+        images.from_engine("--help")
+    _client(tmp_path / "bin", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    with pytest.raises(SandboxError, match=r"does not give it \(Cannot connect"):
+        images.from_engine("debian:12")

@@ -17,7 +17,7 @@ from typing import IO, Iterator, List, NamedTuple, Optional, Sequence
 from manuka.errors import ManukaError
 from manuka.linux.private import make_directories
 from manuka.linux.tree import remove_tree
-from manuka.toolkit import busybox
+from manuka.toolkit import images
 from manuka.toolkit.command import in_sandbox, run_command
 from manuka.toolkit.namespace import SandboxError
 from manuka.toolkit.sandbox import Sandbox
@@ -92,20 +92,22 @@ def trace_command(
             between=lambda front, back: Proxy(front, back, session.recorder),
         )
 
-    def work(sandbox: Sandbox) -> int:
+    def furnish(sandbox: Sandbox) -> List[str]:
         if sandbox.plugin is None:
             raise SandboxError(
                 f"{driver} is a driver of the engine itself, which it asks without a plugin; "
                 "there is nothing to trace"
             )
-        sandbox.docker("import", "-", "busybox", input=busybox.image(busybox.find()))
+        return images.built_in()(sandbox)
+
+    def work(sandbox: Sandbox) -> int:
         session.watching = True
         try:
             return run_command(sandbox, command)
         finally:
             session.watching = everything
 
-    status = in_sandbox(make, work)
+    status = in_sandbox(make, work, furnish)
     session.close()
     return status
 
