@@ -2,7 +2,7 @@
 
 The commands themselves lie in `manuka.commands`, one module each; only the one that was asked for
 is imported.  Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong arguments;
-a command may have others of its own.
+128 + N signal N ended it; a command may have others of its own.
 
 Easy to get wrong: importing at the top.  The engine waits for the plugin, and every module
 costs a part of that wait.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import Any, Callable, Dict, List, Optional
@@ -58,8 +59,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     except OSError as error:
         where = "" if error.filename is None else f": {error.filename}"
         return _complain(f"{error.strerror or error}{where}", 1)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 1)
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        return _complain("interrupted", 128 + number)
     except Exception as error:
         if os.environ.get(_DEBUG):
             traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from typing import TYPE_CHECKING, Optional
 
 from manuka.commands.arguments import UsageError
@@ -33,7 +34,8 @@ examples:
 
 A figure is the median of its samples, ± half the interquartile range. A bar that is missed by less
 than the noise allows to tell is marked "noise".
-exit codes: 0 everything was measured, 1 something could not be, 2 wrong arguments
+exit codes: 0 everything was measured, 1 something could not be, 2 wrong arguments, 128 + N ended by
+signal N, so 130 after Ctrl-C: the reports have what was measured until then, and say so
 """
 
 _WIDTH = 160  # of the tables in a file
@@ -100,7 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
     results = _measured(arguments) if arguments.source is None else _earlier(arguments.source)
     table.show(console, results)
     _write(arguments, results)
-    return 1 if results.failures else 0
+    if results.interrupted is not None and arguments.source is None:
+        return 128 + signal.Signals[results.interrupted]
+    return 1 if results.failures or results.interrupted is not None else 0
 
 
 def _measured(arguments: argparse.Namespace) -> Results:

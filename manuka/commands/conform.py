@@ -32,9 +32,10 @@ examples:
       a plugin that serves an engine right now
   manuka conform SOCKET --junit-xml report.xml --json r.json --pytest='--maxfail 3'
       reports, and any options of pytest
-  manuka conform --list
+  manuka conform --list --json checks.json
 
-exit codes: 0 all that an engine needs is there, 1 it is not, 2 wrong arguments
+exit codes: 0 all that an engine needs is there, 1 it is not, or (with --strict) a choice differs,
+2 wrong arguments, 128 + N ended by signal N, so 130 after Ctrl-C
 """
 
 
@@ -96,7 +97,12 @@ def _add_choice_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-x", action="store_true", help="end at the first failure")
     group.add_argument("-v", action="store_true", help="a line for each check as it runs")
     group.add_argument("--junit-xml", metavar="FILE", help="write a report for CI servers")
-    group.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    group.add_argument(
+        "--json", metavar="FILE", help="write the results as JSON; with --list: the checks"
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="a choice that differs is a failure, too"
+    )
     group.add_argument("--list", action="store_true", help="list the checks, and run none")
     group.add_argument(
         "--pytest",
@@ -127,6 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
     choice = _choice(arguments)
     try:
         if arguments.list or arguments.rules:
+            if arguments.junit_xml is not None:
+                raise UsageError("--junit-xml is a report of a run, and --list runs no check")
             return conform.list_checks(choice, markdown=arguments.rules)
         if arguments.socket is None:
             raise UsageError("name the plugin's socket, such as /run/docker/plugins/NAME.sock")
@@ -149,15 +157,20 @@ def run(arguments: argparse.Namespace) -> int:
 def _choice(arguments: argparse.Namespace) -> Choice:
     from manuka.toolkit.conform import Choice
 
-    options: List[str] = []
+    try:
+        options: List[str] = shlex.split(arguments.pytest)
+    except ValueError as error:
+        raise UsageError(f"--pytest: {error}") from None
     for name in ("k", "m"):
         if getattr(arguments, name) is not None:
             options += [f"-{name}", getattr(arguments, name)]
     options += ["-x"] * arguments.x + ["-v"] * (2 * arguments.v)
-    if arguments.junit_xml is not None:
-        options.append(f"--junit-xml={arguments.junit_xml}")
     return Choice(
-        tuple(arguments.group), (*options, *shlex.split(arguments.pytest)), arguments.json
+        tuple(arguments.group),
+        tuple(options),
+        arguments.json,
+        arguments.junit_xml,
+        arguments.strict,
     )
 
 

@@ -103,4 +103,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signum)

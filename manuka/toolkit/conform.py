@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
 from rich.console import Console
@@ -20,27 +20,12 @@ from manuka.errors import ManukaError
 from manuka.toolkit.client import Client, ClientError, Unreachable
 from manuka.toolkit.conformance import report
 from manuka.toolkit.conformance.kit import Kit, KitSettings
-from manuka.toolkit.conformance.plugin import FAILED, NAME, NOT_RUN, KitPlugin
-from manuka.toolkit.conformance.rules import Rule
+from manuka.toolkit.conformance.plugin import NAME, KitPlugin
+from manuka.toolkit.conformance.report import Run
+from manuka.toolkit.conformance.rules import GROUPS, Rule
+from manuka.toolkit.conformance.signals import Ending
 
-#: The groups in the order in which they run, what others rest on first; and where in ``docs/``
-#: the guide says more about what they check.
-GROUPS = {
-    "handshake": "guide/2-calls.md#activate",
-    "life": "guide/2-calls.md#create-and-createreadwrite",
-    "content": "guide/2-calls.md#applydiff",
-    "names": "guide/2-calls.md#applydiff",
-    "whiteouts": "guide/3-overlay2.md#whiteouts-and-opaque-folders",
-    "changes": "guide/2-calls.md#changes",
-    "depth": "guide/3-overlay2.md#the-mount",
-    "ids": "guide/2-calls.md#create-and-createreadwrite",
-    "errors": "guide/2-calls.md#what-holds-for-every-call",
-    "streams": "guide/3-overlay2.md#the-unfinished-marker",
-    "hostile": "guide/2-calls.md#applydiff",
-    "connections": "guide/2-calls.md#what-holds-for-every-call",
-    "concurrency": "guide/2-calls.md#what-holds-for-every-call",
-    "restart": "guide/2-calls.md#get",
-}
+__all__ = ["GROUPS", "Choice", "ConformError", "NoSuchCheck", "list_checks", "run_conform"]
 
 _FOLDER = Path(__file__).parent / "conformance"
 _NOTHING_FOUND = 5
@@ -59,16 +44,22 @@ class Choice(NamedTuple):
 
     groups: names of `GROUPS`; none: all.
     pytest_options: for pytest, as they are.
-    json_file: where to write the results; None: nowhere.
+    json_file, junit_file: where to write the results; None: nowhere.
+    strict: a choice that differs is a failure, too.
     """
 
     groups: Tuple[str, ...] = ()
     pytest_options: Tuple[str, ...] = ()
     json_file: Optional[str] = None
+    junit_file: Optional[str] = None
+    strict: bool = False
 
 
 def run_conform(settings: KitSettings, choice: Choice) -> int:
-    """Run the checks; 0 if all that an engine needs is there, else 1.  Raises ConformError."""
+    """Run the checks; 0 if all that an engine needs is there, 128 + N after signal N, else 1.
+
+    Raises ConformError.
+    """
     _check_groups(choice)
     if os.geteuid() != 0:
         raise ConformError("the kit needs root, to look into layers as an engine does; try sudo")
@@ -78,35 +69,55 @@ def run_conform(settings: KitSettings, choice: Choice) -> int:
         raise ConformError(f"{error}; start the plugin first") from None
     except ClientError:
         pass  # a fault of the plugin, for the checks to tell
+    files = _reports(choice)
     console = Console(highlight=False)
-    with Kit(settings) as kit:
+    with Ending() as ending, Kit(settings) as kit:
         where = f"home {kit.home}" if settings.init else "already initialised"
         console.print(f"checking {settings.socket}, {where}", markup=False, soft_wrap=True)
         sys.stdout.flush()
-        plugin = KitPlugin(kit)
+        plugin = KitPlugin(kit, ending)
         status = _pytest(plugin, choice, ["--tb=no", "-q", "--no-header", "--no-summary"])
-        results = plugin.results
-        report.show(console, results, GROUPS, kit.leftovers)
-    console.print(report.verdict(results), markup=False)
-    if choice.json_file is not None:
-        with open(choice.json_file, "w", encoding="utf-8") as file:
-            file.write(report.to_json(settings.socket, results) + "\n")
-    faults = any(result.outcome in (FAILED, NOT_RUN) for result in results)
-    return 1 if faults or status != pytest.ExitCode.OK else 0
+        run = Run(settings.socket, plugin.results, choice.strict, ending.number)
+        report.show(console, run, kit.leftovers)
+    console.print(report.verdict(run), markup=False, soft_wrap=True)
+    for file, text in ((files.get("json"), report.to_json), (files.get("junit"), report.to_junit)):
+        if file is not None:
+            _write(file, text(run))
+    if run.signal is not None:
+        return 128 + run.signal
+    return 1 if run.faults or status != pytest.ExitCode.OK else 0
 
 
 def list_checks(choice: Choice, markdown: bool) -> int:
-    """Print the checks that `choice` leaves, with their rules."""
+    """Print the checks that `choice` leaves, with their rules; write them as JSON if asked for."""
+    files = _reports(choice)
     checks = _collect(choice)
     if markdown:
-        print(report.rules_as_markdown(checks, GROUPS))
+        print(report.rules_as_markdown(checks))
     else:
         report.list_checks(Console(highlight=False), checks)
+    if "json" in files:
+        _write(files["json"], report.list_as_json(checks))
     return 0
 
 
+def _reports(choice: Choice) -> Dict[str, str]:
+    """The reports to write, whose folders are there.  Raises ConformError."""
+    files = {"json": choice.json_file, "junit": choice.junit_file}
+    wanted = {kind: os.path.abspath(file) for kind, file in files.items() if file is not None}
+    for file in wanted.values():
+        if os.path.isdir(file) or not os.path.isdir(os.path.dirname(file)):
+            raise ConformError(f"no report can be written to {file}: name a file in a folder")
+    return wanted
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
 def _collect(choice: Choice) -> List[Tuple[str, str, Rule]]:
-    plugin = KitPlugin(None)
+    plugin = KitPlugin(None, Ending())
     with contextlib.redirect_stdout(io.StringIO()):
         _pytest(plugin, choice, ["--collect-only", "-q", "--no-header", "--no-summary"])
     return plugin.collected

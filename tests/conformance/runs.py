@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Union
 
 import pytest
+
+from tests.unit.wire import accepts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,20 +39,34 @@ class Run(NamedTuple):
         )
 
 
-def conform(*arguments: object, timeout: float = 280) -> Run:
-    """``manuka conform`` with these arguments."""
+def command(*arguments: object) -> List[str]:
+    """The command line of ``manuka conform`` with these arguments."""
+    return [sys.executable, "-m", "manuka", "conform", *map(str, arguments)]
+
+
+def environment() -> Dict[str, str]:
+    """What it runs in: this source, and no plugin of pytest's that happens to be installed."""
+    return dict(os.environ, PYTHONPATH=str(ROOT), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+
+
+def conform(
+    *arguments: object, timeout: float = 280, report: Union[Path, str, None] = "report.json"
+) -> Run:
+    """``manuka conform`` with these arguments; report: where to write the results as JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        report = os.path.join(folder, "report.json")
+        if report is not None:
+            report = os.path.join(folder, str(report))
+            arguments = (*arguments, "--json", report)
         ended = subprocess.run(
-            [sys.executable, "-m", "manuka", "conform", *map(str, arguments), "--json", report],
-            env=dict(os.environ, PYTHONPATH=str(ROOT), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
+            command(*arguments),
+            env=environment(),
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=timeout,
         )
         checks = []
-        if os.path.exists(report):
+        if report is not None and os.path.exists(report):
             with open(report, encoding="utf-8") as file:
                 checks = json.load(file)["checks"]
         return Run(ended.returncode, ended.stdout.decode("utf-8", "replace"), checks)
@@ -63,3 +80,34 @@ def roomy_folder() -> str:
             if room.f_bavail * room.f_frsize > 2 << 30:
                 return folder
     return tempfile.gettempdir()
+
+
+class Served(NamedTuple):
+    """socket: of a ``manuka serve`` process.  restart, kill: shell commands for it."""
+
+    socket: Path
+    restart: str
+    kill: str
+
+
+@contextlib.contextmanager
+def serving(tmp_path: Path, driver: str) -> Iterator[Served]:
+    """A ``manuka serve`` process with this driver, and the commands to restart and kill it."""
+    path, pid = tmp_path / "plugin.sock", tmp_path / "pid"
+    serve = (
+        f"PYTHONPATH={ROOT} exec {sys.executable} -m manuka serve --socket {path} "
+        f"--driver {driver} --run-dir {tmp_path / 'run'} >>{tmp_path / 'log'} 2>&1"
+    )
+    start = f"sh -c 'echo $$ >{pid}; {serve}' &"
+    end = f"while kill -0 $(cat {pid}) 2>/dev/null; do sleep 0.05; done"
+    subprocess.run(start, shell=True, check=True)
+    while not accepts(str(path)):
+        pass
+    try:
+        yield Served(
+            path,
+            restart=f"kill $(cat {pid}) 2>/dev/null; {end}; {start}",
+            kill=f"kill -KILL $(cat {pid}); {end}",
+        )
+    finally:
+        subprocess.run(f"kill -KILL $(cat {pid})", shell=True, check=True)

@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from manuka.api.instance import DriverInstance
+from manuka.api.routes import make_app
 from tests.conformance.faulty import FAULTS, Fault
-from tests.conformance.runs import conform, needs_root, roomy_folder
+from tests.conformance.losses import LOSSES, RESTARTED, Copies
+from tests.conformance.runs import conform, needs_root, roomy_folder, serving
 from tests.unit.wire import running
 
 pytestmark = needs_root
 
+#: What an author in another language cannot read, and what pytest would advise.
+FOREIGN = ("Traceback", "DID NOT RAISE", "assert ", "where ", "AssertionError", "<class", "-vv")
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+
+@pytest.mark.parametrize("fault", FAULTS + LOSSES, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_caught_by_its_check(fault: Fault) -> None:
     with fault.serve(fault.app()) as plugin:
         if fault.tune is not None:
@@ -28,7 +34,27 @@ def test_a_planted_fault_is_caught_by_its_check(fault: Fault) -> None:
     caught = run.of(fault.outcome)
     assert set(fault.checks) <= set(caught), run.said
     assert run.code == (1 if run.of("failed") else 0)
-    assert "Traceback" not in run.said
+    for foreign in FOREIGN:
+        assert foreign not in run.said
+
+
+@pytest.mark.parametrize("fault", RESTARTED, ids=lambda fault: fault.name)
+def test_what_a_restart_or_a_crash_loses_is_caught(fault: Fault, tmp_path: Path) -> None:
+    with serving(tmp_path, f"{fault.driver.__module__}:{fault.driver.__name__}") as plugin:
+        run = conform(
+            plugin.socket, "--home", roomy_folder(), "--group", fault.group,
+            "-k", " or ".join(fault.checks), "--restart", plugin.restart, "--kill", plugin.kill,
+        )  # fmt: skip
+    assert set(fault.checks) == set(run.of("failed")), run.said
+    assert run.code == 1
+
+
+@pytest.mark.parametrize("group", ["inheritance", "independence", "ids"])
+def test_without_its_fault_the_same_driver_is_right(group: str) -> None:
+    with running(make_app(DriverInstance(Copies, None))) as plugin:
+        run = conform(plugin.path, "--home", roomy_folder(), "--group", group)
+    assert run.of("failed") == [], run.said
+    assert run.of("passed")
 
 
 def test_a_fault_shows_in_its_group_and_leaves_the_others_alone() -> None:

@@ -96,12 +96,16 @@ def test_a_quick_run_measures_engines_and_plugin(bench: Bench) -> None:
     assert (bench.report.parent / "report.svg").read_text().endswith("</svg>\n")
 
 
-def test_a_run_that_is_interrupted_reports_what_it_has(bench: Bench) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_reports_what_it_has(bench: Bench, number: int) -> None:
     bench.wait_for("many files: preparing")
-    said = bench.end(signal.SIGTERM)
-    assert bench.process.returncode == 1
-    assert "interrupted" in said
+    said = bench.end(number)
+    assert bench.process.returncode == 128 + number
+    warning = f"interrupted by {signal.Signals(number).name}: these are not all figures"
+    assert said.startswith(warning)
+    assert warning in (bench.report.parent / "report.svg").read_text()
     report = json.loads(bench.report.read_text())
+    assert report["interrupted"] == signal.Signals(number).name
     assert set(report["figures"]["run"]) == {"native", "manuka"}
     assert "memory-4" not in report["figures"]
 

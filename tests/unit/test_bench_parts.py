@@ -78,6 +78,26 @@ def test_a_run_with_failures_is_no_success(capsys: pytest.CaptureFixture, tmp_pa
     assert "it broke" in capsys.readouterr().out
 
 
+def test_a_run_that_was_ended_early_says_so_in_every_report(
+    capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    results = Results()
+    for name in ("native", "manuka"):
+        results.add("run", name, 0, 0.2)
+    results.interrupted = "SIGTERM"
+    json_file, svg, page = (tmp_path / name for name in ("a.json", "b.svg", "c.md"))
+    json_file.write_text(results.to_json())
+    reports = ["--svg", str(svg), "--markdown", str(page), "--json", str(json_file)]
+    assert main(["bench", "--from", str(json_file), *reports]) == 1
+    warning = "interrupted by SIGTERM: these are not all figures"
+    said = capsys.readouterr().out
+    assert said.startswith(warning)
+    assert said.endswith(warning + "\n")
+    assert warning in svg.read_text()
+    assert page.read_text().startswith(f"**{warning}**")
+    assert json.loads(json_file.read_text())["interrupted"] == "SIGTERM"
+
+
 def test_an_engine_that_is_not_there_is_told(capsys: pytest.CaptureFixture) -> None:
     assert main(["bench", "--quick", "--engine", "/no/such/dockerd"]) == 1
     assert "there is no engine at /no/such/dockerd" in capsys.readouterr().err

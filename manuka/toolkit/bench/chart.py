@@ -82,6 +82,8 @@ def _x(ratio: float) -> float:
 
 def _subtitle(results: Results) -> str:
     facts = [results.facts[name] for name in ("engine", "kernel") if name in results.facts]
+    if results.warning is not None:
+        facts.insert(0, results.warning)
     return "shorter is better; green: manuka, grey: a plugin in Go; red: the bar. " + ", ".join(
         facts
     )

@@ -18,7 +18,8 @@ MARKS = ("<!-- manuka bench: from here -->", "<!-- manuka bench: to here -->")
 
 def report(results: Results) -> str:
     """Everything: machine, tables, series, notes."""
-    parts = [_facts(results)]
+    parts = [f"**{results.warning}**"] if results.warning is not None else []
+    parts.append(_facts(results))
     for part in PARTS:
         rows = [row for row in results.rows if row.part == part]
         if not rows:

@@ -45,9 +45,13 @@ class Verdict(NamedTuple):
 
 
 class Results:
-    """Everything that one run has found."""
+    """Everything that one run has found.
+
+    interrupted: the name of the signal that ended it early; None: it has all that was asked for.
+    """
 
     def __init__(self) -> None:
+        self.interrupted: Optional[str] = None
         self.facts: Dict[str, str] = {}
         self.notes: List[str] = []
         self.failures: List[str] = []
@@ -68,6 +72,13 @@ class Results:
                 series.points.setdefault(contender, []).append(point)
                 return
         self.series.append(Series(title, axis, unit, {contender: [point]}))
+
+    @property
+    def warning(self) -> Optional[str]:
+        """What every report of a run has to begin with that was ended early."""
+        if self.interrupted is None:
+            return None
+        return f"interrupted by {self.interrupted}: these are not all figures"
 
     # --- what comes out --------------------------------------------------------------------------
 
@@ -141,6 +152,7 @@ class Results:
         return json.dumps(
             {
                 "format": _FORMAT,
+                "interrupted": self.interrupted,
                 "facts": self.facts,
                 "notes": self.notes,
                 "failures": self.failures,
@@ -166,6 +178,7 @@ class Results:
             results = cls()
             results.facts, results.notes = data["facts"], data["notes"]
             results.failures = data["failures"]
+            results.interrupted = data.get("interrupted")
             for item in data["series"]:
                 points = {
                     name: [Point(*point) for point in found]

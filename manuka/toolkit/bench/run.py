@@ -34,6 +34,7 @@ from manuka.toolkit.bench.rows import NATIVE, ROWS
 from manuka.toolkit.bench.scenarios import Scenario
 from manuka.toolkit.bench.turns import Stopwatch, take_turns
 from manuka.toolkit.bench.wireplugin import WirePlugin
+from manuka.toolkit.ending import interrupted_by_signals
 
 _DISK_SIZE = 10_000 * MB
 _WIRE_MEMORY = 1500 * MB
@@ -62,7 +63,7 @@ class Options(NamedTuple):
 
 
 def run_bench(options: Options, say: Say) -> Results:
-    """Measure, and give back what was found; Ctrl-C ends it early with what there is.
+    """Measure, and give back what was found; a signal ends it early with what there is.
 
     say: told what is being done.  Raises BenchError and SandboxError when it cannot be done here.
     """
@@ -85,11 +86,11 @@ def run_bench(options: Options, say: Say) -> Results:
             "The machine was busy with other things when this began: its figures are not to be "
             "relied on."
         )
-    with _ended_by_signals(), Disks(_memory(options), visible) as disks:
+    with interrupted_by_signals(), Disks(_memory(options), visible) as disks:
         try:
             _Run(options, say, results, disks, program).everything()
-        except KeyboardInterrupt:
-            results.failures.append("interrupted: these are not all figures")
+        except KeyboardInterrupt as error:
+            results.interrupted = signal.Signals(error.args[0]).name
     return results
 
 
@@ -300,20 +301,3 @@ def _memory(options: Options) -> int:
 
 def _round(number: int, rounds: int) -> str:
     return "warm-up" if number < 0 else f"round {number + 1} of {rounds}"
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A request to end is like Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

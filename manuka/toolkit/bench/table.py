@@ -18,7 +18,8 @@ TITLES = {NATIVE: "native", MANUKA: "manuka", GO: "Go plugin"}
 
 
 def show(console: Console, results: Results) -> None:
-    """Print everything."""
+    """Print everything; that a run was ended early stands at the top and at the end."""
+    _warn(console, results)
     for part in PARTS:
         rows = [row for row in results.rows if row.part == part]
         if rows:
@@ -44,6 +45,12 @@ def show(console: Console, results: Results) -> None:
         console.print("note: " + note, markup=False, soft_wrap=True)
     for failure in results.failures:
         console.print("failed: " + failure, markup=False, style="red", soft_wrap=True)
+    _warn(console, results)
+
+
+def _warn(console: Console, results: Results) -> None:
+    if results.warning is not None:
+        console.print(results.warning, markup=False, style="bold red", soft_wrap=True)
 
 
 def _table(title: str, rows: List[Row], results: Results) -> Table:

@@ -112,6 +112,37 @@ def check_changes_tell_what_was_done(layers: Layers, work: str) -> None:
     assert changes == expected, f"expected {expected}, got {changes}"
 
 
+@needed("A file changed within a second, with the same size, is in Changes and Diff.", ENGINE_UNTAR)
+def check_a_change_within_a_second_is_told(layers: Layers) -> None:
+    second = 1_600_000_000 * 10**9
+    base = layers.create()
+    with base.tree() as tree:
+        (tree / "f").write_bytes(b"before")
+        os.utime(str(tree / "f"), ns=(second + 1000, second + 1000))
+    container = layers.container(base)
+    with container.tree() as tree:
+        (tree / "f").write_bytes(b"behind")
+        os.utime(str(tree / "f"), ns=(second + 500_000_000, second + 500_000_000))
+    assert container.changes() == {"/f": "modified"}
+    with layers.committed(container).tree() as tree:
+        assert (tree / "f").read_bytes() == b"behind"
+
+
+@needed("A file that was deleted while it was open is gone, and nothing else came.", ENGINE_LAYERS)
+def check_an_open_file_can_be_deleted(layers: Layers) -> None:
+    container = layers.container(_base(layers))
+    with container.tree() as tree:
+        with open(str(tree / "d/new"), "w+b") as new, open(str(tree / "d/a"), "r+b") as old:
+            for file, name in ((new, "new"), (old, "a")):
+                file.write(b"NEW")
+                file.flush()
+                os.unlink(str(tree / "d" / name))
+            assert sorted(os.listdir(str(tree / "d"))) == ["b", "e"]
+            assert container.changes() == {"/d": "modified", "/d/a": "deleted"}
+            assert "d/a" not in layers.committed(container).names(), "the Diff lacks the deletion"
+    assert container.names() == ["d", "d/b", "d/e", "d/e/f", "link", "top"]
+
+
 @needed("Changes are told also while the layer is mounted: the container may run.", ENGINE_LAYERS)
 def check_changes_of_a_mounted_layer(layers: Layers) -> None:
     container = layers.container(_base(layers))
@@ -175,7 +206,11 @@ def check_a_change_of_type_is_a_modification(layers: Layers) -> None:
 # --- sizes ----------------------------------------------------------------------------------------
 
 
-@needed("DiffSize is a number of bytes that grows with what is written.", ENGINE_LAYERS)
+@needed(
+    "DiffSize is a number of bytes that grows with what is written.",
+    ENGINE_LAYERS,
+    guide="diffsize",
+)
 def check_the_size_grows_with_the_layer(layers: Layers) -> None:
     container = layers.container(_base(layers))
     before = container.size()
@@ -188,7 +223,7 @@ def check_the_size_grows_with_the_layer(layers: Layers) -> None:
     assert grown > MEBIBYTE // 2, f"after a file of 1 MiB it is {grown} bytes more"
 
 
-@needed("Sizes are whole numbers, and none is negative.", ENGINE_PROXY)
+@needed("Sizes are whole numbers, and none is negative.", ENGINE_PROXY, guide="diffsize")
 def check_sizes_are_whole_numbers(layers: Layers) -> None:
     base = _base(layers)
     for size in (base.told_size, base.size(), layers.create().size()):
@@ -196,20 +231,24 @@ def check_sizes_are_whole_numbers(layers: Layers) -> None:
         assert size >= 0, f"a size is {size}"
 
 
-@choice("DiffSize is the sum of the layer's files, hard links counted once.", GRAPHTEST)
+@choice(
+    "DiffSize is the sum of the layer's files, hard links counted once.",
+    GRAPHTEST,
+    guide="diffsize",
+)
 def check_the_size_is_that_of_the_files(layers: Layers) -> None:
     tar = LayerTar().file("a", b"x" * 1000).file("b", b"y" * 500).hardlink("c", "a").folder("d")
     layer = layers.image(tar, _base(layers))
     assert layer.size() == 1500, f"it is {layer.size()}"
 
 
-@choice("ApplyDiff and DiffSize tell the same size.", GRAPHTEST)
+@choice("ApplyDiff and DiffSize tell the same size.", GRAPHTEST, guide="diffsize")
 def check_both_sizes_are_the_same(layers: Layers) -> None:
     tar = LayerTar().file("a", b"x" * 1000).folder("d").file("d/b", b"y").symlink("s", "target")
     layer = layers.image(tar, _base(layers))
     assert layer.told_size == layer.size(), f"{layer.told_size} and {layer.size()}"
 
 
-@choice("ApplyDiff of an empty tar has the size 0.", GRAPHTEST)
+@choice("ApplyDiff of an empty tar has the size 0.", GRAPHTEST, guide="applydiff")
 def check_an_empty_tar_has_no_size(layers: Layers) -> None:
     assert layers.image(LayerTar(), _base(layers)).told_size == 0

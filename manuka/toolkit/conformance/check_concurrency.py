@@ -41,7 +41,9 @@ def _container(layers: Layers) -> Layer:
     return layers.container(layers.image(LayerTar().file("f", b"x")))
 
 
-@needed("Many Gets of one layer at once are one mount with as many users.", ENGINE_LAYERS)
+@needed(
+    "Many Gets of one layer at once are one mount with as many users.", ENGINE_LAYERS, guide="get"
+)
 def check_many_gets_of_one_layer(layers: Layers) -> None:
     layer = _container(layers)
     folders = together([lambda: layer.client.get(layer.id)] * 32)
@@ -55,7 +57,7 @@ def check_many_gets_of_one_layer(layers: Layers) -> None:
     assert layer.names() == ["f"]
 
 
-@needed("Get and Put of one layer on several threads lose no user.", ENGINE_LAYERS)
+@needed("Get and Put of one layer on several threads lose no user.", ENGINE_LAYERS, guide="get")
 def check_gets_and_puts_of_one_layer_at_once(layers: Layers) -> None:
     layer = _container(layers)
     tree = layer.get()
@@ -72,7 +74,11 @@ def check_gets_and_puts_of_one_layer_at_once(layers: Layers) -> None:
     assert layer.names() == ["f"]
 
 
-@needed("Layers on one parent can be made at once: two containers of an image.", ENGINE_LAYERS)
+@needed(
+    "Layers on one parent can be made at once: two containers of an image.",
+    ENGINE_LAYERS,
+    guide="create-and-createreadwrite",
+)
 def check_many_children_at_once(layers: Layers) -> None:
     base = layers.image(LayerTar().file("below"))
     children = [layers.known(base) for _ in range(24)]
@@ -89,7 +95,11 @@ def check_many_children_at_once(layers: Layers) -> None:
         assert child.names() == sorted(["below", child.id])
 
 
-@needed("Two Creates of one id at once leave one whole layer.", ENGINE_DRIVER)
+@needed(
+    "Two Creates of one id at once leave one whole layer.",
+    ENGINE_DRIVER,
+    guide="create-and-createreadwrite",
+)
 @pytest.mark.parametrize("turn", range(3))
 def check_two_creates_of_one_id(layers: Layers, turn: int) -> None:
     base = layers.image(LayerTar().file("below"))
@@ -99,10 +109,14 @@ def check_two_creates_of_one_id(layers: Layers, turn: int) -> None:
         layer.apply(LayerTar().file("own"))
         assert layer.names() == ["below", "own"]
         layer.remove()
-        assert not layers.client.exists(layer.id)
+        assert not layers.client.exists(layer.id), "after Remove it is said to exist"
 
 
-@choice("Of two Creates of one id at once, one is refused.", ENGINE_DRIVER)
+@choice(
+    "Of two Creates of one id at once, one is refused.",
+    ENGINE_DRIVER,
+    guide="create-and-createreadwrite",
+)
 def check_one_of_two_creates_is_refused(layers: Layers) -> None:
     for _ in range(8):
         made = _race(layers.known(layers.create()))
@@ -122,7 +136,11 @@ def _race(layer: Layer) -> int:
     return sum(together([create] * 4))
 
 
-@needed("A Diff can be read while an ApplyDiff is written with it: docker commit.", ENGINE_LAYERS)
+@needed(
+    "A Diff can be read while an ApplyDiff is written with it: docker commit.",
+    ENGINE_LAYERS,
+    guide="diff",
+)
 def check_a_diff_can_feed_an_apply_diff(layers: Layers) -> None:
     container = _container(layers)
     with container.tree() as tree:
@@ -146,7 +164,7 @@ def _diff_message(layer: Layer) -> bytes:
     return encode({"ID": layer.id, "Parent": layer.parent_id})
 
 
-@needed("A layer that arrives slowly holds up no other call.", ENGINE_LAYERS)
+@needed("A layer that arrives slowly holds up no other call.", ENGINE_LAYERS, guide="applydiff")
 @pytest.mark.parametrize("streams", [1, 6, 12])
 def check_a_stalled_layer_holds_up_nobody(layers: Layers, streams: int) -> None:
     other = _container(layers)
@@ -168,7 +186,7 @@ def _begin(stack: contextlib.ExitStack, layers: Layers) -> tuple[Layer, Connecti
     return layer, connection
 
 
-@needed("A Diff that nobody reads holds up no other call.", ENGINE_LAYERS)
+@needed("A Diff that nobody reads holds up no other call.", ENGINE_LAYERS, guide="diff")
 @pytest.mark.parametrize("streams", [1, 6])
 def check_a_stalled_diff_holds_up_nobody(layers: Layers, streams: int) -> None:
     other, container = _container(layers), _container(layers)
@@ -196,7 +214,7 @@ def _in_time(when: str) -> Iterator[None]:
 def _use_everything(layers: Layers, container: Layer) -> None:
     layers.client.status()
     with container.tree() as tree:
-        assert (tree / "f").exists()
+        assert (tree / "f").exists(), "a file of the layer is missing"
     container.changes()
     container.size()
     container.diff()
@@ -228,7 +246,11 @@ def check_everything_at_once(layers: Layers) -> None:
     assert base.names() == ["below", "hidden"]
 
 
-@needed("Remove of one layer and use of another do not disturb each other.", ENGINE_LAYERS)
+@needed(
+    "Remove of one layer and use of another do not disturb each other.",
+    ENGINE_LAYERS,
+    guide="remove",
+)
 def check_removing_disturbs_no_other_layer(layers: Layers) -> None:
     base = layers.image(LayerTar().file("f", b"x"))
     used = layers.container(base)
@@ -256,7 +278,7 @@ def check_removing_disturbs_no_other_layer(layers: Layers) -> None:
     used.put()
 
 
-@choice("Get and Put leave nothing mounted, however often.", ENGINE_CLIENT)
+@choice("Get and Put leave nothing mounted, however often.", ENGINE_CLIENT, guide="get")
 def check_get_and_put_leak_no_mount(layers: Layers) -> None:
     layer = _container(layers)
     layer.get()
@@ -269,7 +291,11 @@ def check_get_and_put_leak_no_mount(layers: Layers) -> None:
     assert left <= 5, f"{left} mounts more than before"
 
 
-@choice("Of two ApplyDiffs to one layer at once, at most one succeeds.", ENGINE_DRIVER)
+@choice(
+    "Of two ApplyDiffs to one layer at once, at most one succeeds.",
+    ENGINE_DRIVER,
+    guide="applydiff",
+)
 def check_two_apply_diffs_to_one_layer(layers: Layers) -> None:
     layer = layers.create()
 

@@ -18,25 +18,39 @@ from manuka.toolkit.conformance.rules import (
 from manuka.toolkit.layertar import LayerTar
 
 
-@needed('Plugin.Activate is answered with {"Implements": ["GraphDriver"]}.', ENGINE_CLIENT)
+@needed(
+    'Plugin.Activate is answered with {"Implements": ["GraphDriver"]}.',
+    ENGINE_CLIENT,
+    guide="activate",
+)
 def check_activate_says_graphdriver(first_contact: Client) -> None:
     implements = first_contact.activate()
     assert "GraphDriver" in implements, f"Implements is {implements}"
 
 
-@needed("Activate may come again: each start of the engine sends one.", ENGINE_CLIENT)
+@needed(
+    "Activate may come again: each start of the engine sends one.", ENGINE_CLIENT, guide="activate"
+)
 def check_activate_can_be_repeated(kit: Kit) -> None:
     assert kit.client.activate() == kit.client.activate()
 
 
-@needed("Init with a home that is not there yet makes it ready and has no Err.", ENGINE_PROXY)
+@needed(
+    "Init with a home that is not there yet makes it ready and has no Err.",
+    ENGINE_PROXY,
+    guide="init",
+)
 def check_init_is_accepted(kit: Kit) -> None:
     if not kit.settings.init:
         pytest.skip("the plugin serves an engine (--no-init)")
     kit.initialise()
 
 
-@needed("Init may come again on a living plugin, and no layer is lost by it.", ENGINE_PROXY)
+@needed(
+    "Init may come again on a living plugin, and no layer is lost by it.",
+    ENGINE_PROXY,
+    guide="init",
+)
 def check_a_second_init_keeps_layers(kit: Kit, layers: Layers) -> None:
     if not kit.settings.init:
         pytest.skip("the plugin serves an engine (--no-init)")
@@ -49,6 +63,7 @@ def check_a_second_init_keeps_layers(kit: Kit, layers: Layers) -> None:
 @needed(
     "Capabilities is answered with ReproducesExactDiffs, or with status 404: all false.",
     ENGINE_PROXY,
+    guide="capabilities",
 )
 def check_capabilities_are_told_or_unknown(client: Client) -> None:
     reply = client.call(calls.CAPABILITIES, b"{}\n")
@@ -109,7 +124,7 @@ def check_an_unknown_call_is_404(client: Client) -> None:
     assert status == 404, f"the status is {status}"
 
 
-@needed("Status is rows of two strings, for docker info.", ENGINE_PROXY)
+@needed("Status is rows of two strings, for docker info.", ENGINE_PROXY, guide="status")
 def check_status_is_rows_of_strings(client: Client) -> None:
     for row in client.status():
         assert isinstance(row, list), f"{row!r} is no row"
@@ -117,12 +132,12 @@ def check_status_is_rows_of_strings(client: Client) -> None:
         assert all(isinstance(cell, str) for cell in row), f"{row!r} are no strings"
 
 
-@choice("Status tells the user something.", ENGINE_DRIVER)
+@choice("Status tells the user something.", ENGINE_DRIVER, guide="status")
 def check_status_has_rows(client: Client) -> None:
     assert client.status(), "docker info will show nothing of the driver"
 
 
-@choice("An option that is not known is refused by Init.", ENGINE_DRIVER)
+@choice("An option that is not known is refused by Init.", ENGINE_DRIVER, guide="init")
 def check_an_unknown_option_is_refused(kit: Kit, client: Client) -> None:
     if not kit.settings.init:
         pytest.skip("the plugin serves an engine (--no-init)")
@@ -136,7 +151,7 @@ def check_an_unknown_option_is_refused(kit: Kit, client: Client) -> None:
     raise AssertionError("Init took no.such.option=1")
 
 
-@choice("After an Init that was refused, the driver serves as before.", ENGINE_DRIVER)
+@choice("After an Init that was refused, the driver serves as before.", ENGINE_DRIVER, guide="init")
 def check_a_refused_init_changes_nothing(kit: Kit, layers: Layers) -> None:
     if not kit.settings.init:
         pytest.skip("the plugin serves an engine (--no-init)")

@@ -18,9 +18,11 @@ from manuka.toolkit.conformance.rules import (
     ENGINE_PROXY,
     GRAPHTEST,
     OVERLAY2,
+    RUNTIME,
     choice,
     needed,
 )
+from manuka.toolkit.conformance.words import refused
 from manuka.toolkit.layertar import LayerTar
 
 Make = Callable[[Layers, "Layer | None"], Layer]
@@ -55,24 +57,32 @@ def check_a_new_layer_is_an_empty_folder(layers: Layers, make: Make) -> None:
         assert names == [], f"it holds {names}"
 
 
-@needed("A layer exists from its Create on, and one that was never made does not.", ENGINE_DRIVER)
+@needed(
+    "A layer exists from its Create on, and one that was never made does not.",
+    ENGINE_DRIVER,
+    guide="exists",
+)
 @both
 def check_exists_tells_what_there_is(layers: Layers, make: Make) -> None:
     assert not layers.client.exists(new_id()), "a layer that was never made is said to exist"
     assert layers.client.exists(make(layers, None).id), "a new layer is said not to exist"
 
 
-@needed("A layer that was removed does not exist any more.", ENGINE_DRIVER)
+@needed("A layer that was removed does not exist any more.", ENGINE_DRIVER, guide="remove")
 @both
 def check_a_removed_layer_is_gone(layers: Layers, make: Make) -> None:
     layer = make(layers, None)
     layer.remove()
     assert not layers.client.exists(layer.id), "it is said to exist still"
-    with pytest.raises(Refused):
+    with refused("Get of a layer that was removed", Refused):
         layer.get()
 
 
-@needed("Remove of a layer that is not there is no error: the engine repeats it.", ENGINE_LAYERS)
+@needed(
+    "Remove of a layer that is not there is no error: the engine repeats it.",
+    ENGINE_LAYERS,
+    guide="remove",
+)
 def check_removing_twice_is_no_error(layers: Layers) -> None:
     layer = layers.image(LayerTar().file("f"))
     layer.remove()
@@ -80,7 +90,9 @@ def check_removing_twice_is_no_error(layers: Layers) -> None:
     layers.client.remove(new_id())
 
 
-@needed("An id that was removed can be made again, and is empty then.", ENGINE_LAYERS)
+@needed(
+    "An id that was removed can be made again, and is empty then.", ENGINE_LAYERS, guide="remove"
+)
 @both
 def check_an_id_can_be_used_again(layers: Layers, make: Make) -> None:
     layer = layers.image(LayerTar().file("old", b"old"))
@@ -102,11 +114,50 @@ def check_a_second_create_keeps_the_first(layers: Layers) -> None:
         assert (tree / "f").read_bytes() == b"kept"
 
 
+@needed(
+    "An id that was removed and made again shows nothing of its first life.",
+    ENGINE_LAYERS,
+    guide="remove",
+)
+@both
+def check_an_id_made_again_is_another_layer(layers: Layers, make: Make) -> None:
+    old, new = layers.image(LayerTar().file("old")), layers.image(LayerTar().file("new"))
+    layer = layers.container(old)
+    with layer.tree() as tree:
+        (tree / "written").write_bytes(b"w")
+    assert layer.names() == ["old", "written"]
+    layer.remove()
+    again = layers.known(new, layer.id)
+    create = layers.client.create if make is _create else layers.client.create_read_write
+    create(again.id, new.id)
+    assert again.names() == ["new"]
+    assert again.changes() == {}
+
+
+@needed(
+    "Remove is done when it is answered: the id can be made again at once.",
+    ENGINE_LAYERS,
+    guide="remove",
+)
+def check_a_removal_is_done_when_it_is_answered(layers: Layers) -> None:
+    tar = LayerTar()
+    for number in range(300):
+        tar.file(f"d{number % 10}/f{number}", b"x")
+    layer = layers.image(tar)
+    before = layer.view(ignore=["folder times"])
+    for _ in range(4):
+        layer.remove()
+        assert not layers.client.exists(layer.id), "after Remove it is said to exist"
+        layers.client.create(layer.id)
+        layer.apply(tar)
+        assert layer.view(ignore=["folder times"]) == before
+
+
 @choice("A second Create of the same id is refused.", ENGINE_DRIVER)
 @both
 def check_a_second_create_is_refused(layers: Layers, make: Make) -> None:
     layer = make(layers, None)
-    with pytest.raises(Refused):
+    with refused("a second Create of the same id", Refused):
         layers.client.create(layer.id)
 
 
@@ -141,7 +192,7 @@ def check_a_container_lies_on_its_init_layer(layers: Layers) -> None:
 # --- what layers show -----------------------------------------------------------------------------
 
 
-@needed("What was written between Get and Put is there at the next Get.", GRAPHTEST)
+@needed("What was written between Get and Put is there at the next Get.", GRAPHTEST, guide="get")
 @both
 def check_what_was_written_stays(layers: Layers, make: Make) -> None:
     layer = make(layers, None)
@@ -181,7 +232,7 @@ def check_a_child_changes_nobody_else(layers: Layers, make: Make) -> None:
     assert child.names() == ["changed", "d", "d/new"]
 
 
-@needed("A child that is removed takes nothing with it.", GRAPHTEST)
+@needed("A child that is removed takes nothing with it.", GRAPHTEST, guide="remove")
 @both
 def check_removing_a_child_leaves_the_parent(layers: Layers, make: Make) -> None:
     base = layers.image(LayerTar().file("f", b"kept"))
@@ -204,7 +255,11 @@ def check_an_image_layer_can_be_written_to(layers: Layers) -> None:
         assert (tree / "written").read_bytes() == b"by BuildKit"
 
 
-@needed("A layer with children can be read by Get, as docker save and push do.", ENGINE_LAYERS)
+@needed(
+    "A layer with children can be read by Get, as docker save and push do.",
+    ENGINE_LAYERS,
+    guide="get",
+)
 def check_a_layer_with_children_can_be_read(layers: Layers) -> None:
     base = layers.image(LayerTar().file("below"))
     middle = layers.image(LayerTar().file("middle", b"m"), base)
@@ -221,14 +276,31 @@ def _stack(layers: Layers) -> Layer:
     return layers.container(layers.image(LayerTar().file("f", b"content")))
 
 
-@needed("Get names an absolute path, of a folder that the engine sees.", ENGINE_PROXY)
+@needed("Get names an absolute path, of a folder that the engine sees.", ENGINE_PROXY, guide="get")
 def check_get_names_a_folder(layers: Layers) -> None:
     folder = _stack(layers).get()
     assert folder.is_absolute(), f"{folder} is no absolute path"
     assert folder.is_dir(), f"{folder} is no folder on this machine"
 
 
-@needed("Get names the same path each time: engines refuse another one.", ENGINE_LAYERS)
+@needed(
+    "Get names the directory itself: no link, no '.' or '..', and no slash at the end.",
+    RUNTIME,
+    guide="get",
+)
+@both
+def check_get_names_a_plain_path(layers: Layers, make: Make) -> None:
+    for layer in (make(layers, None), make(layers, layers.image(LayerTar().file("f")))):
+        folder = layers.client.get(layer.id)
+        layer.gets += 1
+        assert os.path.isabs(folder), f"{folder} is no absolute path"
+        plain = os.path.realpath(folder)
+        assert folder == plain, f"it names {folder}, and the directory is {plain}"
+
+
+@needed(
+    "Get names the same path each time: engines refuse another one.", ENGINE_LAYERS, guide="get"
+)
 def check_the_path_is_always_the_same(layers: Layers) -> None:
     layer = _stack(layers)
     first, second = layer.get(), layer.get()
@@ -238,7 +310,7 @@ def check_the_path_is_always_the_same(layers: Layers) -> None:
     assert first == second == third
 
 
-@needed("Get counts: the tree stays until there were as many Puts.", ENGINE_DRIVER)
+@needed("Get counts: the tree stays until there were as many Puts.", ENGINE_DRIVER, guide="get")
 @pytest.mark.parametrize("times", [2, 5])
 def check_the_tree_stays_until_the_last_put(layers: Layers, times: int) -> None:
     layer = _stack(layers)
@@ -253,7 +325,11 @@ def check_the_tree_stays_until_the_last_put(layers: Layers, times: int) -> None:
         assert (tree / "written").read_bytes() == b"%d" % (times - 1)
 
 
-@needed("A file that a container has open stays usable over further Get and Put.", ENGINE_LAYERS)
+@needed(
+    "A file that a container has open stays usable over further Get and Put.",
+    ENGINE_LAYERS,
+    guide="get",
+)
 def check_open_files_live_through_get_and_put(layers: Layers) -> None:
     layer = _stack(layers)
     with open(str(layer.get() / "f"), "r+b") as file:
@@ -264,7 +340,11 @@ def check_open_files_live_through_get_and_put(layers: Layers) -> None:
         assert (tree / "f").read_bytes() == b"CONTENT"
 
 
-@needed("Put without Get is no error, nor is Put of a layer that is not there.", ENGINE_DRIVER)
+@needed(
+    "Put without Get is no error, nor is Put of a layer that is not there.",
+    ENGINE_DRIVER,
+    guide="put",
+)
 def check_put_without_get_is_no_error(layers: Layers) -> None:
     layer = _stack(layers)
     layers.client.put(layer.id)
@@ -274,7 +354,7 @@ def check_put_without_get_is_no_error(layers: Layers) -> None:
     layers.client.put(layer.id)
 
 
-@needed("A Put too many does not count against later Gets.", ENGINE_DRIVER)
+@needed("A Put too many does not count against later Gets.", ENGINE_DRIVER, guide="put")
 def check_surplus_puts_are_forgotten(layers: Layers) -> None:
     layer = _stack(layers)
     for _ in range(3):
@@ -285,7 +365,7 @@ def check_surplus_puts_are_forgotten(layers: Layers) -> None:
     assert (tree / "f").exists(), "one Get was left, and the tree is gone"
 
 
-@choice("After the last Put nothing is mounted any more.", OVERLAY2)
+@choice("After the last Put nothing is mounted any more.", OVERLAY2, guide="put")
 def check_the_last_put_unmounts(layers: Layers) -> None:
     layer = _stack(layers)
     tree = layer.get()
@@ -295,7 +375,7 @@ def check_the_last_put_unmounts(layers: Layers) -> None:
     assert not is_mounted(str(tree)), f"{tree} is a mount point still"
 
 
-@choice("A layer that an engine left mounted can be removed.", OVERLAY2)
+@choice("A layer that an engine left mounted can be removed.", OVERLAY2, guide="remove")
 def check_a_mounted_layer_can_be_removed(layers: Layers) -> None:
     layer = _stack(layers)
     tree = layer.get()
@@ -304,7 +384,7 @@ def check_a_mounted_layer_can_be_removed(layers: Layers) -> None:
     layer.gets = 0
 
 
-@choice("Get of a base layer and of its child at once shows each.", OVERLAY2)
+@choice("Get of a base layer and of its child at once shows each.", OVERLAY2, guide="get")
 def check_parent_and_child_can_be_mounted_at_once(layers: Layers) -> None:
     base = layers.image(LayerTar().file("a"))
     child = layers.image(LayerTar().file("b"), base)
@@ -316,20 +396,26 @@ def check_parent_and_child_can_be_mounted_at_once(layers: Layers) -> None:
 # --- what is told of layers -----------------------------------------------------------------------
 
 
-@needed("GetMetadata is names and values, all strings, for docker inspect.", ENGINE_PROXY)
+@needed(
+    "GetMetadata is names and values, all strings, for docker inspect.",
+    ENGINE_PROXY,
+    guide="getmetadata",
+)
 def check_metadata_is_strings(layers: Layers) -> None:
     for layer in (layers.create(), _stack(layers)):
         for name, value in layers.client.metadata(layer.id).items():
             assert isinstance(value, str), f"{name} is {value!r}"
 
 
-@choice("GetMetadata of a layer that is not there is refused.", OVERLAY2)
+@choice("GetMetadata of a layer that is not there is refused.", OVERLAY2, guide="getmetadata")
 def check_metadata_of_an_unknown_layer_is_refused(client: Client) -> None:
-    with pytest.raises(Refused):
+    with refused("GetMetadata of an unknown layer", Refused):
         client.metadata(new_id())
 
 
-@needed("Cleanup is answered without Err, and no layer is lost by it.", ENGINE_PROXY)
+@needed(
+    "Cleanup is answered without Err, and no layer is lost by it.", ENGINE_PROXY, guide="cleanup"
+)
 def check_cleanup_loses_nothing(kit: Kit, layers: Layers) -> None:
     _skip_on_an_engines_plugin(kit)
     layer = layers.image(LayerTar().file("f", b"kept"), layers.create())
@@ -338,7 +424,7 @@ def check_cleanup_loses_nothing(kit: Kit, layers: Layers) -> None:
     assert layer.names() == ["f"]
 
 
-@choice("Cleanup unmounts what is mounted.", OVERLAY2)
+@choice("Cleanup unmounts what is mounted.", OVERLAY2, guide="cleanup")
 def check_cleanup_unmounts(kit: Kit, layers: Layers) -> None:
     _skip_on_an_engines_plugin(kit)
     layer = _stack(layers)

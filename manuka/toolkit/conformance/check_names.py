@@ -51,7 +51,7 @@ def check_names_are_kept(layers: Layers, names: List[bytes]) -> None:
                 assert file.read() == name, f"{name!r} has the content of another"
 
 
-@needed("Names go through a Diff as they are.", IMAGES)
+@needed("Names go through a Diff as they are.", IMAGES, guide="diff")
 @each
 def check_names_survive_a_diff(layers: Layers, names: List[bytes]) -> None:
     container = layers.container(layers.image(LayerTar().file("below")))
@@ -101,7 +101,7 @@ def check_paths_may_be_long(layers: Layers) -> None:
     assert layers.committed(layer).view().keys() == layer.view().keys()
 
 
-@choice("Changes has names that are valid Unicode as they are.", ENGINE_PROXY)
+@choice("Changes has names that are valid Unicode as they are.", ENGINE_PROXY, guide="changes")
 @pytest.mark.parametrize("kind", ["accents", "scripts", "blanks", "shell", "mount-data", "dots"])
 def check_changes_have_names_as_they_are(layers: Layers, kind: str) -> None:
     container = layers.container(layers.create())
@@ -113,7 +113,7 @@ def check_changes_have_names_as_they_are(layers: Layers, kind: str) -> None:
     assert sorted(container.changes()) == expected
 
 
-@needed("A name that is no valid Unicode does not spoil Changes.", ENGINE_PROXY)
+@needed("A name that is no valid Unicode does not spoil Changes.", ENGINE_PROXY, guide="changes")
 def check_changes_can_be_told_of_any_name(layers: Layers) -> None:
     container = layers.container(layers.create())
     with container.tree() as tree:

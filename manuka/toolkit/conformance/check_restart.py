@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 
-from manuka.toolkit.client import ClientError, apply_target
+from manuka.toolkit.client import apply_target
 from manuka.toolkit.conformance.kit import Kit
 from manuka.toolkit.conformance.layers import Layer, Layers, is_mounted
 from manuka.toolkit.conformance.rules import (
@@ -16,7 +17,9 @@ from manuka.toolkit.conformance.rules import (
     choice,
     needed,
 )
+from manuka.toolkit.conformance.words import refused
 from manuka.toolkit.layertar import LayerTar
+from manuka.toolkit.snapshot import snapshot
 
 
 def _restart(kit: Kit) -> None:
@@ -71,7 +74,9 @@ def check_mounted_layers_stay_over_a_restart(kit: Kit, layers: Layers) -> None:
         assert (again / "written").read_bytes() == b"before and after"
 
 
-@choice("A lone Put after a restart unmounts what an engine left mounted.", ENGINE_DRIVER)
+@choice(
+    "A lone Put after a restart unmounts what an engine left mounted.", ENGINE_DRIVER, guide="put"
+)
 def check_a_lone_put_after_a_restart_unmounts(kit: Kit, layers: Layers) -> None:
     container = layers.container(_stack(layers))
     tree = container.get()
@@ -93,7 +98,7 @@ def check_a_plugin_goes_on_without_a_new_init(kit: Kit, layers: Layers) -> None:
     assert names == ["below", "own"]
 
 
-@needed("A layer that was acknowledged is whole after a crash.", SAFETY)
+@needed("A layer that was acknowledged is whole after a crash.", SAFETY, guide="applydiff")
 def check_acknowledged_layers_outlive_a_crash(kit: Kit, layers: Layers) -> None:
     image = _stack(layers)
     before = image.view()
@@ -104,7 +109,39 @@ def check_acknowledged_layers_outlive_a_crash(kit: Kit, layers: Layers) -> None:
     assert not layers.client.exists(removed.id), "what was removed is there again"
 
 
-@needed("A layer whose sending a crash ended can be removed, and sent again.", SAFETY)
+@needed(
+    "A layer is whole when a crash comes right after its ApplyDiff was answered.",
+    SAFETY,
+    guide="applydiff",
+)
+def check_a_crash_right_after_the_answer_loses_nothing(kit: Kit, layers: Layers) -> None:
+    tar = LayerTar().file("first", b"x")
+    for number in range(100):
+        tar.file(f"d/{number}", b"%d" % number * 2000)
+    image = layers.image(tar.file("last", b"x"))
+    _crash(kit)
+    with image.tree() as tree:
+        assert len(os.listdir(str(tree / "d"))) == 100
+        assert (tree / "d/99").read_bytes() == b"99" * 2000
+        assert (tree / "last").read_bytes() == b"x"
+
+
+@needed("What a container wrote until its Put is there after a crash.", SAFETY, guide="put")
+def check_a_containers_writes_outlive_a_crash(kit: Kit, layers: Layers) -> None:
+    container = layers.container(_stack(layers))
+    with container.tree() as tree:
+        (tree / "own").write_bytes(b"changed")
+        (tree / "below").unlink()
+        (tree / "written").write_bytes(b"w")
+        os.chmod(str(tree / "written"), 0o4711)
+        before = snapshot(tree)
+    _crash(kit)
+    assert container.view() == before
+
+
+@needed(
+    "A layer whose sending a crash ended can be removed, and sent again.", SAFETY, guide="applydiff"
+)
 def check_a_layer_can_be_sent_again_after_a_crash(kit: Kit, layers: Layers) -> None:
     base = layers.image(LayerTar().file("below"))
     layer = layers.create(base)
@@ -114,7 +151,7 @@ def check_a_layer_can_be_sent_again_after_a_crash(kit: Kit, layers: Layers) -> N
         connection.send_chunk(tar[:50_000])
         time.sleep(0.2)
         _crash(kit)
-        with pytest.raises(ClientError):
+        with refused("a layer whose sending a crash ended"):
             connection.end_stream().message()
     layer.remove()
     again = layers.create(base, layer_id=layer.id)
@@ -122,7 +159,11 @@ def check_a_layer_can_be_sent_again_after_a_crash(kit: Kit, layers: Layers) -> N
     assert again.names() == ["below", "big", "first"]
 
 
-@choice("A layer whose sending a crash ended is not served as if it were whole.", SAFETY)
+@choice(
+    "A layer whose sending a crash ended is not served as if it were whole.",
+    SAFETY,
+    guide="applydiff",
+)
 def check_a_half_sent_layer_is_not_served_after_a_crash(kit: Kit, layers: Layers) -> None:
     layer = layers.create()
     tar = LayerTar().file("first", b"x").file("big", bytes(100_000)).bytes()
@@ -131,5 +172,5 @@ def check_a_half_sent_layer_is_not_served_after_a_crash(kit: Kit, layers: Layers
         connection.send_chunk(tar[:50_000])
         time.sleep(0.2)
         _crash(kit)
-    with pytest.raises(ClientError):
+    with refused("Get of a half-sent layer"):
         layer.get()

@@ -141,7 +141,7 @@ class Kit:
         self.leftovers: list[str] = []
         where = settings.home if settings.init else None
         try:
-            self._base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=where))
+            self._base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=where)).resolve()
         except OSError as error:
             raise KitError(f"--home: no folder can be made in {where}: {error.strerror}") from None
         self.home = str(self._base / "home") if settings.init else settings.home

@@ -12,10 +12,11 @@ from typing import Any, Generator, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
 
-from manuka.errors import ManukaError
+from manuka.toolkit.conformance import words
 from manuka.toolkit.conformance.kit import Kit, NotRun
 from manuka.toolkit.conformance.limits import limit
-from manuka.toolkit.conformance.rules import CHOICE, Rule, rule_of
+from manuka.toolkit.conformance.rules import CHOICE, Rule, group_of, name_of, rule_of
+from manuka.toolkit.conformance.signals import Ended, Ending
 
 NAME = "manuka-conform"
 
@@ -24,7 +25,6 @@ PASSED, FAILED, DIFFERS, SKIPPED, NOT_RUN = "passed", "failed", "differs", "skip
 OUTCOMES = (PASSED, SKIPPED, DIFFERS, NOT_RUN, FAILED)
 
 _LETTERS = {DIFFERS: "d", NOT_RUN: "n"}
-_PREFIX = "check_"
 _CLEANING_LIMIT = 60
 
 
@@ -46,20 +46,36 @@ class Result(NamedTuple):
 class KitPlugin:
     """Registered with pytest under `NAME` for a run; `results` are there when it has ended."""
 
-    def __init__(self, kit: Optional[Kit]) -> None:
-        """`kit` is None when checks are only to be listed."""
+    def __init__(self, kit: Optional[Kit], ending: Ending) -> None:
+        """`kit` is None when checks are only to be listed.  ending: what may end the run."""
         self.kit = kit
         self.collected: List[Tuple[str, str, Rule]] = []
+        self._ending = ending
         self._results: List[Result] = []
 
     @property
     def results(self) -> List[Result]:
-        return list(self._results)
+        """Of every check that was chosen, in order; those that never began are NOT_RUN."""
+        begun = {(result.group, result.name) for result in self._results}
+        left = [
+            Result(group, name, rule, NOT_RUN, 0, self._why_ended)
+            for group, name, rule in self.collected
+            if (group, name) not in begun
+        ]
+        return self._results + left
 
     # --- hooks -----------------------------------------------------------------------------------
 
-    def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
-        self.collected = [(group_of(item), name_of(item), rule_of(item)) for item in items]
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.collected = [(group_of(item), name_of(item), rule_of(item)) for item in session.items]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self) -> Optional[bool]:
+        """After a request to end, no further check begins."""
+        return None if self._ending.number is None else True
+
+    def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> List[str]:
+        return words.compared(op, left, right)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_setup(self) -> Iterator[None]:
@@ -73,7 +89,7 @@ class KitPlugin:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_teardown(self) -> Iterator[None]:
-        with limit(_CLEANING_LIMIT):
+        with self._ending.leaving(times=2), limit(_CLEANING_LIMIT):
             yield
 
     @pytest.hookimpl(hookwrapper=True)
@@ -83,10 +99,12 @@ class KitPlugin:
         outcome = yield
         report = outcome.get_result()
         rule = rule_of(item)
-        kind, reason = _judge(call, report, rule)
+        kind, reason = self._judge(call, report, rule)
         report.kit_outcome = kind
-        if kind == DIFFERS:
-            report.outcome, report.wasxfail = "skipped", f"differs: {reason}"
+        if kind == FAILED:
+            report.longrepr = reason
+        if kind in (DIFFERS, NOT_RUN):
+            report.outcome, report.wasxfail = "skipped", f"{kind}: {reason}"
         if kind in (FAILED, DIFFERS) and self.kit is not None:
             self.kit.suspect()
         self._note(Result(group_of(item), name_of(item), rule, kind, call.duration, reason))
@@ -102,8 +120,26 @@ class KitPlugin:
     @contextlib.contextmanager
     def _limit(self) -> Iterator[None]:
         assert self.kit is not None
-        with limit(self.kit.settings.limit):
+        with self._ending.leaving(), limit(self.kit.settings.limit):
             yield
+
+    def _judge(self, call: pytest.CallInfo[None], report: Any, rule: Rule) -> Tuple[str, str]:
+        """The outcome of a phase, and the reason if it is not PASSED."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, Ended):
+            return NOT_RUN, self._why_ended
+        if isinstance(error, NotRun):
+            return NOT_RUN, str(error)[len("not run: ") :]
+        if report.skipped:
+            return SKIPPED, str(error)
+        if error is None:
+            return PASSED, ""
+        return (DIFFERS if rule.weight == CHOICE else FAILED), words.reason(error)
+
+    @property
+    def _why_ended(self) -> str:
+        name = self._ending.name
+        return "the run ended before it" if name is None else f"interrupted by {name}"
 
     def _note(self, result: Result) -> None:
         """Keep the worst outcome of a check's phases, and the time of all."""
@@ -121,31 +157,3 @@ def kit_of(config: pytest.Config) -> Kit:
     if not isinstance(plugin, KitPlugin) or plugin.kit is None:
         raise pytest.UsageError("run the checks by `manuka conform SOCKET`")
     return plugin.kit
-
-
-def group_of(item: pytest.Item) -> str:
-    """The group of a check: its module's name without ``check_``."""
-    return item.path.stem[len(_PREFIX) :]
-
-
-def name_of(item: pytest.Item) -> str:
-    """The check's name without ``check_``."""
-    return item.name[len(_PREFIX) :]
-
-
-def _judge(call: pytest.CallInfo[None], report: Any, rule: Rule) -> Tuple[str, str]:
-    """The outcome of a phase, and the reason if it is not PASSED."""
-    error = call.excinfo.value if call.excinfo is not None else None
-    if isinstance(error, NotRun):
-        return NOT_RUN, str(error)[len("not run: ") :]
-    if report.skipped:
-        return SKIPPED, str(error)
-    if error is None:
-        return PASSED, ""
-    return (DIFFERS if rule.weight == CHOICE else FAILED), _reason(error)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, (AssertionError, ManukaError)):
-        return str(error) or "it does not hold"
-    return f"{type(error).__name__}: {error}"

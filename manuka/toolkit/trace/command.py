@@ -19,6 +19,7 @@ from manuka.linux.private import make_directories
 from manuka.linux.tree import remove_tree
 from manuka.toolkit import images
 from manuka.toolkit.command import in_sandbox, run_command
+from manuka.toolkit.ending import interrupted_by_signals
 from manuka.toolkit.namespace import SandboxError
 from manuka.toolkit.sandbox import Sandbox
 from manuka.toolkit.trace import show, timeline
@@ -152,7 +153,7 @@ def replay_recording(
         print("without --layers, every layer is an empty one", file=sys.stderr)
     if layers is not None and not os.path.isdir(layers):
         raise ManukaError(f"no folder of layers at {layers}")
-    with _home(home) as folder:
+    with interrupted_by_signals(), _home(home) as folder:
         done = list(replay(recording, socket_path, folder, layers))
     for one in done:
         if one.difference is not None:
