@@ -175,7 +175,7 @@ class Running(NamedTuple):
         with self.wire() as wire:
             return wire.call(path, message)
 
-    def stop(self, patience: Optional[float] = 20) -> None:
+    def stop(self, patience: Optional[float] = 120) -> None:
         self.server.stop()
         self.thread.join(patience)
         assert not self.thread.is_alive(), "the server did not stop"
