@@ -24,6 +24,7 @@ from manuka.toolkit.host import COVERED, DATA_PREFIX
 from manuka.toolkit.namespace import with_this_package
 from manuka.toolkit.sandbox import Sandbox, SandboxError
 from tests.processes import commands_with
+from tests.unit.others import open_to_others, paths_below
 
 from .conftest import DRIVER
 
@@ -467,3 +468,33 @@ def test_what_is_written_to_the_host_goes_even_when_it_resists(command: Command)
     child = command("--", "sh", "-c", script)
     child.communicate(timeout=60)
     assert child.returncode == 0
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_others_can_neither_write_nor_read_what_a_sandbox_made(
+    engine: str, workshop: str, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        files = {"/etc/subuid": "root:100000:65536\n"}
+        with Sandbox(engine, DRIVER, data_dir=workshop, files=files) as sandbox:
+            sandbox.docker("import", "-", "empty", input=bytes(1024))
+            sandbox.docker("create", "empty", "true")
+            top = sandbox.inside(sandbox.data)
+            paths = [
+                sandbox.data + path[len(top) :]
+                for path in paths_below(Path(top), lambda path: path.endswith(("/diff", "/merged")))
+            ]
+            found = open_to_others(
+                [*paths, "/run/docker", "/run/docker/plugins"], sandbox.namespace.spawn
+            )
+    finally:
+        os.umask(before)
+    # The engine's own file, what every user may read of /etc, and a folder of names.
+    expected = {
+        f"r- {sandbox.data}/docker.pid",
+        f"r- {sandbox.data}/file0",
+        "r- /run/docker",
+    }
+    assert set(found) <= expected
+    assert f"r- {sandbox.data}/file0" in found

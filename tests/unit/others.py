@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, List
+from typing import Any, Callable, List
 
 _NOBODY = 65534
 STRANGER = 1000
@@ -25,17 +25,19 @@ def paths_below(folder: Path, skip: Callable[[str], bool] = lambda path: False) 
     return [path for path in found if not skip(path)]
 
 
-def open_to_others(paths: List[str]) -> List[str]:
-    """Those that anybody may read or write, as ``"r- PATH"``, though the names were secret."""
-    done = subprocess.run(
-        [sys.executable, __file__],
-        input="\0".join(paths),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    return done.stdout.splitlines()
+def open_to_others(
+    paths: List[str], start: Callable[..., subprocess.Popen[Any]] = subprocess.Popen
+) -> List[str]:
+    """Those that anybody may read or write, as ``"r- PATH"``, though the names were secret.
+
+    start: starts the process that tries, where the paths are.
+    """
+    command = [sys.executable, os.path.abspath(__file__)]
+    process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    said, _ = process.communicate("\0".join(paths).encode(), timeout=120)
+    assert process.returncode == 0
+    lines: List[str] = said.decode().splitlines()
+    return lines
 
 
 def open_to_all(path: Path) -> None:
