@@ -157,14 +157,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _choice(arguments: argparse.Namespace) -> Choice:
     from manuka.toolkit.conform import Choice
 
-    try:
-        options: List[str] = shlex.split(arguments.pytest)
-    except ValueError as error:
-        raise UsageError(f"--pytest: {error}") from None
+    options: List[str] = []
     for name in ("k", "m"):
         if getattr(arguments, name) is not None:
             options += [f"-{name}", getattr(arguments, name)]
     options += ["-x"] * arguments.x + ["-v"] * (2 * arguments.v)
+    try:
+        options += shlex.split(arguments.pytest)
+    except ValueError as error:
+        raise UsageError(f"--pytest: {error}") from None
     return Choice(
         tuple(arguments.group),
         tuple(options),

@@ -48,9 +48,10 @@ class Copies(GraphDriver):
     def create(self, layer_id: str, parent: Optional[str], options: CreateOptions) -> None:
         if self.exists(layer_id):
             raise DriverError(f"layer {layer_id} exists already")
+        source = None if parent is None else self.get(parent)
         os.mkdir(self.path(layer_id), 0o755)
-        if parent is not None:
-            self.copy(self.get(parent), self.path(layer_id))
+        if source is not None:
+            self.copy(source, self.path(layer_id))
 
     def copy(self, source: str, path: str) -> None:
         copy_tree(source, path)
