@@ -204,13 +204,6 @@ def test_lab_shell_is_roots_and_runs_one_command_with_its_words_as_they_are(lab)
     lab("shell")  # which ends with its input
 
 
-def test_lab_shell_says_that_the_machine_is_off_and_how_to_start_it(lab, machine):
-    machine.vagrant("halt")
-    said = machine.run("sh", "-c", "./lab shell true; [ $? = 1 ]")
-    assert "lab: The virtual machine is off: ./lab up --vm starts it.\n" in said
-    assert "VM must be running" not in said
-
-
 def test_lab_down_leaves_no_domain_disk_network_or_process(lab, machine):
     (domain,) = machine.virsh("list", "--all", "--name")
     assert "manuka" in domain
