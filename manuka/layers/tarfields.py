@@ -10,7 +10,6 @@ digits are checked before it sees them.
 
 from __future__ import annotations
 
-import re
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from manuka.layers.tarentry import printable
@@ -20,8 +19,8 @@ LONGEST_EXTENSION = 1 << 20
 
 _LARGEST = (1 << 63) - 1
 _LARGEST_ID = (1 << 32) - 2  # the next one means "leave the owner alone" to chown
+_MAJORS, _MINORS = 1 << 12, 1 << 20  # of which mknod(2) takes no more
 _SECOND = 1_000_000_000
-_TIME = re.compile(rb"([+-]?)([0-9]{1,19})(?:\.([0-9]*))?")
 _REMEMBERED = 8192
 
 
@@ -29,25 +28,29 @@ class Malformed(Exception):
     """What is wrong with a header, in words.  `tarread` turns it into a TarError."""
 
 
-def number(field: bytes) -> int:
-    """A number in a header: octal with blanks and NULs around it, or GNU's base-256."""
+def octal(field: bytes) -> int:
+    """A number in octal digits, with blanks and NULs around it; 0 when there are none."""
     digits = field.strip(b" \0")
-    if digits.isdigit():
-        try:
+    if not digits.isdigit():
+        digits = digits.partition(b"\0")[0] or b"0"
+    try:
+        if digits.isdigit():
             return int(digits, 8)
-        except ValueError:
-            raise Malformed("a number is not octal") from None
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big")
-        # The top bit marks the notation; with the next one set, the whole is a negative number.
-        value -= 1 << (8 * len(field) - (0 if field[0] & 0x40 else 1))
-        if not -_LARGEST - 1 <= value <= _LARGEST:
-            raise Malformed("a number needs more than 64 bits")
-        return value
-    digits = digits.partition(b"\0")[0]
-    if digits and not digits.isdigit():
-        raise Malformed("a number is not octal")
-    return number(digits) if digits else 0
+    except ValueError:
+        pass
+    raise Malformed("a number is not octal")
+
+
+def number(field: bytes) -> int:
+    """A number in a header: octal, or GNU's base-256."""
+    if not field[0] & 0x80:
+        return octal(field)
+    value = int.from_bytes(field, "big")
+    # The top bit marks the notation; with the next one set, the whole is a negative number.
+    value -= 1 << (8 * len(field) - (0 if field[0] & 0x40 else 1))
+    if not -_LARGEST - 1 <= value <= _LARGEST:
+        raise Malformed("a number needs more than 64 bits")
+    return value
 
 
 def size(field: bytes) -> int:
@@ -55,23 +58,48 @@ def size(field: bytes) -> int:
     return _in_range(number(field))
 
 
-def device(field: bytes) -> int:
-    """A major or minor device number."""
-    value = number(field)
-    if 0 <= value < 1 << 20:
-        return value
-    raise Malformed(f"the device number {value} is out of range")
+def time_in_header(field: bytes) -> int:
+    """A time in a header, in nanoseconds."""
+    return number(field) * _SECOND
+
+
+def device(major: int, minor: int) -> Tuple[int, int]:
+    """Check a device's numbers.
+
+    The engine cuts them to what the kernel takes: the node would be another device's.
+    """
+    if 0 <= major < _MAJORS and 0 <= minor < _MINORS:
+        return major, minor
+    raise Malformed(f"the device number {major}:{minor} is out of range")
+
+
+def integer(text: bytes) -> int:
+    """A number in a PAX record: decimal digits, perhaps with a sign, of 64 bits at most."""
+    if text.isdigit() and len(text) < 19:
+        return int(text)
+    digits = text[1:] if text[:1] in (b"+", b"-") else text
+    if not digits.isdigit():
+        raise Malformed("a PAX number is malformed")
+    digits = digits.lstrip(b"0") or b"0"
+    value = int(digits) if len(digits) < 20 else _LARGEST + 2
+    if text[:1] == b"-":
+        value = -value
+    if not -_LARGEST - 1 <= value <= _LARGEST:
+        raise Malformed("a number needs more than 64 bits")
+    return value
 
 
 def decimal(text: bytes) -> int:
-    """A number in a PAX record that may not be negative."""
-    if not text.isdigit() or len(text) > 19:
-        raise Malformed("a PAX number is malformed")
-    return _in_range(int(text))
+    """The same, but not negative."""
+    return _in_range(integer(text))
 
 
 def identity(value: int) -> int:
-    """Check a user or group id."""
+    """Check a user or group id.
+
+    The engine hands chown whatever the tar says, which cuts it to 32 bits and takes -1 for "as it
+    is": the file would be another user's, or root's.
+    """
     if 0 <= value <= _LARGEST_ID:
         return value
     raise Malformed(f"the owner {value} is out of range")
@@ -79,12 +107,12 @@ def identity(value: int) -> int:
 
 def time_ns(text: bytes) -> int:
     """A PAX time, ``[-]seconds[.fraction]``, in whole nanoseconds, rounded towards zero."""
-    match = _TIME.fullmatch(text)
-    if match is None:
+    seconds, _, fraction = text.partition(b".")
+    if fraction and not fraction.isdigit():
         raise Malformed("a PAX time is malformed")
-    sign, seconds, fraction = match.groups()
-    nanoseconds = _in_range(int(seconds)) * _SECOND + int(((fraction or b"") + b"0" * 9)[:9])
-    return -nanoseconds if sign == b"-" else nanoseconds
+    whole = integer(seconds) * _SECOND
+    part = int((fraction + b"0" * 9)[:9])
+    return whole - part if text[:1] == b"-" else whole + part
 
 
 def _in_range(value: int) -> int:
@@ -114,7 +142,7 @@ class Times(Dict[bytes, int]):
     def __missing__(self, field: bytes) -> int:
         if len(self) >= _REMEMBERED:
             self.clear()
-        value = self[field] = number(field) * _SECOND
+        value = self[field] = time_in_header(field)
         return value
 
 
@@ -139,7 +167,7 @@ class Sums(Dict[bytes, int]):
         if len(self) >= _REMEMBERED:
             self.clear()
         try:
-            value = number(field) + sum(field) - 8 * 0x20
+            value = octal(field) + sum(field) - 8 * 0x20
         except Malformed:
             value = -1
         self[field] = value
@@ -151,7 +179,7 @@ def sum_is_right(header: bytes) -> bool:
     blanked = header[:148] + b" " * 8 + header[156:]
     unsigned = sum(blanked)
     try:
-        checksum = number(header[148:156])
+        checksum = octal(header[148:156])
     except Malformed:
         return False
     return checksum in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in blanked))
@@ -180,11 +208,10 @@ class Records(NamedTuple):
         if major or minor:
             version = b"%b.%b" % (major or b"", minor or b"")
             if version not in (b"0.0", b"0.1", b"1.0"):
+                # Go takes what is stored for the file: without its holes it is another.
                 raise Malformed(f"unknown version {printable(version)} of a sparse file")
             return version
-        if self.sparse or b"GNU.sparse.map" in values or b"GNU.sparse.numblocks" in values:
-            return b"0.x"
-        return None
+        return b"0.x" if self.sparse or b"GNU.sparse.map" in values else None
 
     @property
     def sparse_numbers(self) -> List[int]:
@@ -197,6 +224,13 @@ class Records(NamedTuple):
             raise Malformed("a sparse map is incomplete")
         return [decimal(text) for text in texts]
 
+    def sparse_name(self, name: bytes) -> bytes:
+        """The name of a sparse file, whose header has `name`."""
+        name = self.values.get(b"GNU.sparse.name", name)
+        if b"\0" in name:
+            raise Malformed("a name holds a NUL byte")
+        return name
+
     def sparse_size(self, stored: int) -> int:
         """The size of a sparse file, holes counted."""
         for keyword in (b"GNU.sparse.size", b"GNU.sparse.realsize"):
@@ -205,6 +239,7 @@ class Records(NamedTuple):
         return stored
 
 
+_TEXTS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
 _XATTR = b"SCHILY.xattr."
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 
@@ -214,28 +249,30 @@ def pax_records(data: bytes) -> Records:
     records = Records({}, {}, [])
     at = 0
     while at < len(data):
-        space = data.find(b" ", at, at + 20)
-        length = data[at:space]
-        if space < 0 or not length.isdigit():
+        space = data.find(b" ", at)
+        if space < 0:
             raise Malformed("a PAX record has no length")
-        stop = at + int(length)
+        length = data[at:space]
+        stop = at + (int(length) if length.isdigit() and len(length) < 19 else decimal(length))
         equals = data.find(b"=", space, stop)
         if equals < 0 or data[stop - 1 : stop] != b"\n":
             raise Malformed("a PAX record has the wrong length")
         keyword, value = data[space + 1 : equals], data[equals + 1 : stop - 1]
+        if not keyword:
+            raise Malformed("a PAX record has no keyword")
+        if b"\0" in (value if keyword in _TEXTS else keyword):
+            raise Malformed(f'the PAX record "{printable(keyword)}" holds a NUL byte')
         if keyword.startswith(_XATTR):
             # Go takes an empty value for a deletion; for an attribute it is a lawful value.
             records.xattrs[keyword[len(_XATTR) :]] = value
         elif keyword in _SPARSE_PAIR:
-            if keyword != _SPARSE_PAIR[len(records.sparse) % 2]:
+            if keyword != _SPARSE_PAIR[len(records.sparse) % 2] or b"," in value:
                 raise Malformed("a sparse map is out of order")
             records.sparse.append(value)
         elif value:
             records.values[keyword] = value
         else:
             records.values.pop(keyword, None)
-        if b"\0" in keyword:
-            raise Malformed("a PAX keyword holds a NUL byte")
         at = stop
     return records
 

@@ -5,11 +5,18 @@ This is the hottest code in Manuka: pulling an image is mostly this loop and the
 plain entry costs one unpacking of its header and a few table lookups.  `tarfields` knows what the
 fields mean.
 
-Reads what Go's ``archive/tar`` reads, which the engine uses, and GNU's incremental archives
-besides.  Like Go it takes a stream that ends behind an entry's data for whole, without an end mark,
-since some builders write none, and one without a byte for an empty tar.  Whether the stream itself
-was cut off, only the stream can tell, and it has to raise; an extended header without its entry is
-refused.
+Reads what Go's ``archive/tar`` reads, and as it does: the engine reads the same stream with a copy
+of it (``vbatts/tar-split``), and ``docker save`` looks later for the files that the copy has seen.
+Like Go it takes a stream that ends behind an entry's data for whole, without an end mark, since
+some builders write none, and one without a byte for an empty tar.  Whether the stream itself was
+cut off, only the stream can tell, and it has to raise.
+
+Where it differs, on purpose.  Accepted, though the engine's own driver stops at the type: files
+of type ``7`` and GNU's old sparse ones (``S``), volume labels (``V``), and directories of GNU's
+incremental archives (``D``) if they have no listing.  Refused, though Go accepts it: an extended
+header without its entry, for it was cut off; numbers of owners and devices that the system cannot
+hold; a negative size of what has no data, which could not be saved; a sparse file of a version that
+nobody knows.
 
 Easy to get wrong: `_fill` moves what the buffer holds.  A position taken before it is worthless
 after it.
@@ -43,18 +50,20 @@ _CAPACITY = 256 << 10
 _HOLE = 64 << 10
 _ZEROS = bytes(_HOLE)
 
-# name, mode + uid + gid, size, mtime, checksum, type flag, first byte of the prefix
-_HEADER = struct.Struct("100s 24s 12s 12s 8s B 188x B 166x")
+# name, mode + uid + gid, size, mtime, checksum, type flag, device numbers, first byte of the
+# prefix, star's trailer
+_HEADER = struct.Struct("=100s 24s 12s 12s 8s B 172x 16s B 162x I")
+# What writers put there for a file that is no device: nothing, Go and tarfile, and bsdtar.
+_NO_DEVICE = frozenset((bytes(16), 2 * b"0000000\0", 2 * b"000000 \0"))
 _GNU = b"ustar  \0"
 _USTAR = b"ustar\0"
 _STAR_TRAILER = b"tar\0"
 
 # Type flags that an Entry cannot have, by what is done with them.
 _OLD_REGULAR, _CONTIGUOUS, _GNU_SPARSE, _FOLDER_WITH_LISTING = b"\x007SD"
-_PAX = b"xX"
-_LONG_NAME, _LONG_LINK = b"LK"
-_IGNORED = b"gV"  # records for all later files, which Go does not apply either; a tape's label
-_NOT_ENTRIES = _PAX + b"LK" + _IGNORED
+_PAX, _LONG_NAME, _LONG_LINK = b"xLK"
+_GLOBAL, _LABEL = b"gV"  # records for all later files, which Go does not apply; a tape's label
+_NOT_ENTRIES = b"xLKgV"
 _WITHOUT_DATA = b"123456"
 _REGULAR_FLAGS = bytes((REGULAR, _OLD_REGULAR, _CONTIGUOUS))
 
@@ -82,7 +91,7 @@ class TarReader:
     def __iter__(self) -> Iterator[Entry]:
         unpack, adler, view = _HEADER.unpack_from, zlib.adler32, self._view
         sums, sizes = tarfields.Sums(), tarfields.Sizes()
-        owners, times = tarfields.Owners(), tarfields.Times()
+        owners, times, no_device = tarfields.Owners(), tarfields.Times(), _NO_DEVICE
         extension: Optional[_Extension] = None
         while not self._finished:
             at = self._at + self._left + self._padding
@@ -93,7 +102,7 @@ class TarReader:
                         raise self._cut_off()
                     self._finished = True
                     return
-            name, owner, size, mtime, check, kind, prefix = unpack(view, at)
+            name, owner, size, mtime, check, kind, device, prefix, trailer = unpack(view, at)
             start = self._base + at
             self._at = at + BLOCK
             self._left = self._padding = 0
@@ -112,16 +121,16 @@ class TarReader:
                 stop = name.find(0)
                 if stop >= 0:
                     name = name[:stop]
-                if kind in _NOT_ENTRIES:
-                    if kind in _IGNORED:
-                        self._padding = stored + -stored % BLOCK
-                    else:
-                        extension = extension or _Extension()
-                        extension.add(kind, self._payload(stored))
-                    continue
                 mode, uid, gid = owners[owner]
-                entry = self._entry = Entry(name, kind, mode, uid, gid, stored, times[mtime])
-                if kind == REGULAR and not prefix and extension is None and name[-1:] != b"/":
+                modified = times[mtime]
+                plain = device in no_device and not prefix and not trailer
+                if kind in _NOT_ENTRIES:
+                    if not plain:
+                        _read_later_fields(Entry(b""), bytes(view[at : at + BLOCK]))
+                    extension = self._extended(kind, stored, extension)
+                    continue
+                entry = self._entry = Entry(name, kind, mode, uid, gid, stored, modified)
+                if plain and kind == REGULAR and extension is None and name[-1:] != b"/":
                     self._left, self._padding = stored, -stored % BLOCK
                 else:
                     self._complete(bytes(view[at : at + BLOCK]), extension)
@@ -181,55 +190,67 @@ class TarReader:
 
     # --- entries ------------------------------------------------------------------------------
 
+    def _extended(
+        self, kind: int, length: int, extension: Optional[_Extension]
+    ) -> Optional[_Extension]:
+        """What is known of the next entry behind one more header that is none."""
+        if kind == _LABEL:
+            if length or extension is not None:
+                raise Malformed("a volume label has no data and no extended header")
+            return None
+        payload = self._payload(length)
+        if kind == _GLOBAL:
+            tarfields.pax_records(payload)
+            return None  # For Go it is an entry, to which the headers before it belong.
+        extension = extension or _Extension()
+        extension.add(kind, payload)
+        return extension
+
     def _complete(self, header: bytes, extension: Optional[_Extension]) -> None:
         """Fill in what a plain file does not need, and find out where the data is."""
         entry = self._entry
-        magic = header[257:265]
-        is_v7 = magic[:6] != _USTAR and magic != _GNU
-        if header[345]:
-            _add_prefix(entry, header)
+        _read_later_fields(entry, header)
         if entry.type in (HARD_LINK, SYMLINK):
             entry.linkname = _until_nul(header[157:257])
-        elif entry.type in (CHARACTER_DEVICE, BLOCK_DEVICE) and not is_v7:
-            entry.devmajor = tarfields.device(header[329:337])
-            entry.devminor = tarfields.device(header[337:345])
         if extension is not None:
             extension.apply(entry)
 
-        stored = entry.size
-        numbers: Optional[List[int]] = None
-        if entry.type == _GNU_SPARSE and magic == _GNU:
+        kind, stored = entry.type, entry.size
+        is_gnu_sparse = kind == _GNU_SPARSE and header[257:265] == _GNU
+        if kind in _WITHOUT_DATA:
+            stored = 0
+        elif kind == _OLD_REGULAR and entry.name.endswith(b"/"):
+            entry.type, stored = DIRECTORY, 0
+        elif kind in _REGULAR_FLAGS or is_gnu_sparse:
             entry.type = REGULAR
+        elif kind != _FOLDER_WITH_LISTING:
+            raise Malformed(f'unhandled entry type "{printable(bytes((kind,)))}"')
+        elif stored:
+            raise Malformed(
+                "this is an incremental archive, which docker could not save again; "
+                "pack it without tar's option -g"
+            )
+        else:
+            entry.type = DIRECTORY
+
+        numbers: Optional[List[int]] = None
+        if is_gnu_sparse:
             entry.size = tarfields.size(header[483:495])
             numbers = self._gnu_sparse_map(header)
         elif extension is not None and extension.records.sparse_version is not None:
+            if entry.type != REGULAR:
+                raise Malformed("only a regular file can be sparse")
+            entry.name = extension.records.sparse_name(entry.name)
             entry.size = extension.records.sparse_size(stored)
             numbers, used = self._pax_sparse_map(extension.records, stored)
             stored -= used
-
-        kind = entry.type
-        if kind in _WITHOUT_DATA:
-            stored = 0
-        elif kind == _FOLDER_WITH_LISTING:
-            entry.type = DIRECTORY
-        elif kind not in _REGULAR_FLAGS:
-            raise Malformed(f'unhandled entry type "{printable(bytes((kind,)))}"')
-        elif entry.name.endswith(b"/") and (kind == _OLD_REGULAR or is_v7):
-            entry.type = DIRECTORY
-            stored = 0 if kind == _OLD_REGULAR else stored
-        else:
-            entry.type = REGULAR
         entry.name = entry.name.rstrip(b"/")
-        self._padding = -stored % BLOCK
         if entry.type != REGULAR:
-            if numbers is not None:
-                raise Malformed("only a regular file can be sparse")
             entry.size = 0
-            self._padding += stored
             return
+        self._left, self._padding = stored, -stored % BLOCK
         if numbers is not None:
             entry.sparse = tarfields.sparse_pairs(numbers, entry.size, stored)
-        self._left = stored
 
     def _payload(self, length: int) -> bytes:
         """The data of an extension header."""
@@ -330,8 +351,8 @@ class TarReader:
             ahead -= self._end - self._at
             self._at = self._end
             if not self._receive(1):
-                # Go asks only for the data.  What is more than a block is no padding.
-                if ahead > self._padding % BLOCK:
+                # Go asks only for the data, not for the padding.
+                if ahead > self._padding:
                     raise self._cut_off()
                 return -1
         self._at += ahead
@@ -381,7 +402,7 @@ class _Extension:
 
     def add(self, kind: int, payload: bytes) -> None:
         """Take the data of one extension header.  A second one of a kind replaces the first."""
-        if kind in _PAX:
+        if kind == _PAX:
             self.records = tarfields.pax_records(payload)
         elif kind == _LONG_NAME:
             self.name = _until_nul(payload)
@@ -391,41 +412,60 @@ class _Extension:
     def apply(self, entry: Entry) -> None:
         """Overrule the header; its size becomes the number of bytes in the stream."""
         values = self.records.values
-        entry.name = values.get(b"GNU.sparse.name") or self.name or values.get(b"path", entry.name)
+        entry.name = self.name or values.get(b"path", entry.name)
         if entry.type in (HARD_LINK, SYMLINK):
             entry.linkname = self.linkname or values.get(b"linkpath", entry.linkname)
-        if b"\0" in entry.name or b"\0" in entry.linkname:
-            raise Malformed("a name holds a NUL byte")
         for keyword, value in values.items():
             if keyword == b"mtime":
                 entry.mtime_ns = tarfields.time_ns(value)
             elif keyword == b"atime":
                 entry.atime_ns = tarfields.time_ns(value)
+            elif keyword == b"ctime":
+                tarfields.time_ns(value)
             elif keyword == b"uid":
-                entry.uid = tarfields.identity(tarfields.decimal(value))
+                entry.uid = tarfields.identity(tarfields.integer(value))
             elif keyword == b"gid":
-                entry.gid = tarfields.identity(tarfields.decimal(value))
+                entry.gid = tarfields.identity(tarfields.integer(value))
             elif keyword == b"size":
                 entry.size = tarfields.decimal(value)
         entry.xattrs = self.records.xattrs
 
 
-def _add_prefix(entry: Entry, header: bytes) -> None:
-    """Read the area behind the device numbers: part of the name, or times in GNU's form."""
-    if header[257:265] == _GNU:
-        try:
-            entry.atime_ns = tarfields.number(header[345:357]) * 1_000_000_000
-            tarfields.number(header[357:369])
-            return
-        except Malformed:
-            # Go before 1.8 wrote a prefix into some headers of this form, and still reads it.
-            entry.atime_ns = None
-            if max(header[345:500]) > 0x7F:
-                return
-    elif header[257:263] != _USTAR:
+def _read_later_fields(entry: Entry, header: bytes) -> None:
+    """Read what Unix v7's headers did not have: device numbers, and more of the name, or times."""
+    is_gnu = header[257:265] == _GNU
+    if not is_gnu and header[257:263] != _USTAR:
         return
-    stop = 476 if header[508:512] == _STAR_TRAILER else 500
-    entry.name = _until_nul(header[345:stop]) + b"/" + entry.name
+    major, minor = tarfields.number(header[329:337]), tarfields.number(header[337:345])
+    if entry.type in (CHARACTER_DEVICE, BLOCK_DEVICE):
+        entry.devmajor, entry.devminor = tarfields.device(major, minor)
+    if is_gnu:
+        prefix = _read_gnu_times(entry, header)
+    elif header[508:512] == _STAR_TRAILER:
+        prefix = _until_nul(header[345:476])
+        entry.atime_ns = tarfields.time_in_header(header[476:488])
+        tarfields.time_in_header(header[488:500])
+    else:
+        prefix = _until_nul(header[345:500])
+    if prefix:
+        entry.name = prefix + b"/" + entry.name
+
+
+def _read_gnu_times(entry: Entry, header: bytes) -> bytes:
+    """Read the times of a GNU header, or return what is a prefix instead.
+
+    Go before 1.8 wrote such into some headers of this form, and still reads it.
+    """
+    try:
+        if header[345]:
+            entry.atime_ns = tarfields.time_in_header(header[345:357])
+        if header[357]:
+            tarfields.time_in_header(header[357:369])
+        return b""
+    except Malformed:
+        entry.atime_ns = None
+        prefix = _until_nul(header[345:500])
+        return prefix if prefix.isascii() else b""
 
 
 def _until_nul(field: bytes) -> bytes:
