@@ -310,7 +310,7 @@ def test_a_path_through_a_link_of_its_own_layer_stays_within(pair: Pair) -> None
 @pytest.mark.one_engine
 @pytest.mark.parametrize("kind", [b"D", b"7"], ids=["incremental", "contiguous"])
 def test_entries_of_types_that_the_engine_refuses_are_read(pair: Pair, kind: bytes) -> None:
-    """GNU tar's listing of a folder is a folder, and a contiguous file is a file."""
+    """GNU tar's folder without a listing is a folder, and a contiguous file is a file."""
     part = Written((), made=header(name=b"x", type=kind, mode=b"0000755\0") + bytes(1024))
     images = archive({"types:1": Stack((part,))})
     with pytest.raises(Refused, match="unhandled tar header type"):
