@@ -9,6 +9,10 @@ end and before what they hold, whole seconds, ids as a container sees them, of t
 attributes ``security.capability`` alone; the second and further names of a file are hard links;
 sockets are left out; the root has no entry.
 
+The form is that of engines from 24 on.  Older ones add the file's type to the mode, and those
+before 23 the names that owners have on the machine.  A plugin is not told which engine it serves,
+and nothing depends on it: the engine hashes the tar that it gets, and saves that tar again.
+
 Easy to get wrong: a file that shrinks while it is read must still fill what its header promised.
 """
 
@@ -130,12 +134,12 @@ class _Export:
         if first is None and kind == REGULAR:
             pieces = self._add_file(folder, name, entry)
         else:
+            if kind in (CHARACTER_DEVICE, BLOCK_DEVICE):  # further names have the numbers as well
+                entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
             if first is not None:
                 entry.type, entry.linkname = HARD_LINK, first
             elif kind == SYMLINK:
                 entry.linkname = os.readlink(name, dir_fd=folder)
-            elif kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
-                entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
             self._add_capability(entry, at(folder, name))
             self._gather(header(entry))
         if linked:

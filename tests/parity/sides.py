@@ -43,7 +43,8 @@ class Refused(Exception):
 class Member:
     """An entry of a layer that the engine saved, as far as two engines have to agree on it.
 
-    mode is without the file's type, which engines before 24 put there.  Names of owners are left
+    mode is without the file's type, which engines before 24 put there (`test_committed_headers`
+    compares the headers byte by byte).  Names of owners are left
     out: engines before 23 look them up on the machine where they run.  So is the target of what is
     no link: the kernel makes all whiteouts one inode, and the engine notes the first as the others'
     target.
@@ -269,7 +270,7 @@ def _as_member(info: tarfile.TarInfo, content: bytes) -> Member:
         mtime=moment(int(info.mtime) * 10**9),
         size=info.size,
         target=info.linkname if info.issym() or info.islnk() else "",
-        device=(info.devmajor, info.devminor) if info.isdev() else (0, 0),
+        device=(info.devmajor, info.devminor),
         content=hashlib.sha256(content).hexdigest(),
         xattrs=tuple(
             (key[len(prefix) :], value.encode("utf-8", "surrogateescape"))

@@ -190,6 +190,16 @@ def test_the_further_names_of_a_file_are_hard_links(driver):
     assert found["three"].size == 0
 
 
+@pytest.mark.parametrize("kind", [stat.S_IFCHR, stat.S_IFBLK])
+def test_the_further_names_of_a_device_have_its_numbers(driver, kind):
+    with inside(driver, "top") as tree:
+        os.mknod(tree / "one", kind | 0o600, os.makedev(259, 65537))
+        os.link(tree / "one", tree / "two")
+    found = entries(packed(driver, "top", "base"))["two"]
+    assert (found.type, found.linkname, found.mode, found.size) == (b"1", "one", 0o600, 0)
+    assert (found.devmajor, found.devminor) == (259, 65537)
+
+
 def test_a_new_name_for_a_lower_file_stays_the_same_file(native):
     with inside(native, "top") as tree:
         os.link(tree / "d" / "a", tree / "d" / "l")
