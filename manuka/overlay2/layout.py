@@ -222,15 +222,13 @@ class Home:
 
     def remove(self, layer: Layer) -> None:
         """Remove a layer, which is not mounted.  One that does not exist is no error."""
-        short = None
-        with contextlib.suppress(OSError):  # a link that is left goes at the next start
-            short = layer.short_link()
+        links = self._links_to(layer)
         removed = f"{self._incomplete}/{layer.id}.{secrets.token_hex(4)}"
         try:
             os.rename(layer.path, removed)
         except FileNotFoundError:
             return
-        if short is not None:
+        for short in links:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.path}/l/{short}")
         remove_tree(removed)
@@ -295,7 +293,10 @@ class Home:
             try:
                 short = layer.short_link()
                 link = f"{self.path}/l/{short}"
-                if short is None or link_target(link) == target:
+                if short is None or self._leads_to(short, layer):
+                    continue
+                if is_folder(link):
+                    log.warning("layer %s is damaged: its file 'link' is another's", layer.id)
                     continue
             except OSError as error:
                 log.warning("layer %s is damaged: %s", layer.id, error)
@@ -323,11 +324,12 @@ class Home:
         with self._repairing:
             short = layer.short_link()
             if short is not None:
-                return short
-            for name in os.listdir(f"{self.path}/l"):
-                if link_target(f"{self.path}/l/{name}") == f"../{layer.id}/diff":
-                    short = name
-            if short is None:
+                if self._leads_to(short, layer) or not is_folder(f"{self.path}/l/{short}"):
+                    return short
+            links = self._links_to(layer)
+            if links:
+                short = links[0]
+            else:
                 short = _new_short_link()
                 os.symlink(f"../{layer.id}/diff", f"{self.path}/l/{short}")
             log.warning("layer %s: its file 'link' was damaged; written again", layer.id)
@@ -335,6 +337,25 @@ class Home:
             _write(written, short)
             os.rename(written, f"{layer.path}/link")
             return short
+
+    def _links_to(self, layer: Layer) -> list[str]:
+        """The names in ``l/`` that lead to a layer, whatever its file ``link`` says.
+
+        A link that cannot be read now is left out; it goes at the next start.
+        """
+        with contextlib.suppress(OSError):
+            short = layer.short_link()
+            if short is not None and self._leads_to(short, layer):
+                return [short]
+        links = []
+        for name in os.listdir(f"{self.path}/l"):
+            with contextlib.suppress(OSError):
+                if self._leads_to(name, layer):
+                    links.append(name)
+        return links
+
+    def _leads_to(self, short: str, layer: Layer) -> bool:
+        return link_target(f"{self.path}/l/{short}") == f"../{layer.id}/diff"
 
     def _tidy(self) -> None:
         """Remove what a crash left, and restore what it lost."""
@@ -380,9 +401,12 @@ def _new_short_link() -> str:
 
 
 def _read(path: str) -> str | None:
-    """A small file's text; None when it is not there."""
+    """A small file's text; None when it is not there.
+
+    Nothing else than a file is followed or waited for: a symbolic link is an OSError, a pipe empty.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:

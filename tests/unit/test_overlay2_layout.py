@@ -392,6 +392,75 @@ def test_a_link_file_that_was_lost_with_its_short_link_is_made_anew(driver, home
         assert os.listdir(tree) == ["one"]
 
 
+def lose(link, other):
+    link.unlink()
+
+
+def empty(link, other):
+    link.write_text("")
+
+
+def fill_with_junk(link, other):
+    link.write_text("../../etc")
+
+
+def name_what_is_not_there(link, other):
+    link.write_text("A" * 26)
+
+
+def name_another_layer(link, other):
+    link.write_text(other.read_text())
+
+
+def make_a_folder_of(link, other):
+    link.unlink()
+    link.mkdir()
+
+
+def make_a_symlink_of(link, other):
+    link.unlink()
+    link.symlink_to(other)
+
+
+def make_a_pipe_of(link, other):
+    link.unlink()
+    os.mkfifo(link)
+
+
+DAMAGES = [
+    lose,
+    empty,
+    fill_with_junk,
+    name_what_is_not_there,
+    name_another_layer,
+    make_a_folder_of,
+    make_a_symlink_of,
+    make_a_pipe_of,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_removing_takes_the_short_link_along_whatever_the_link_file_says(driver, home, damage):
+    make_stack(driver, "other", "child")
+    before = snapshot(home, ignore=["folder times"])
+    create(driver, "one")
+    damage(home / "one" / "link", home / "other" / "link")
+    driver.remove("one")
+    assert snapshot(home, ignore=["folder times"]) == before
+
+
+@pytest.mark.parametrize("damage", [name_another_layer, make_a_symlink_of, make_a_pipe_of])
+def test_a_child_lies_upon_its_parent_whatever_the_link_file_says(driver, home, damage, tmp_path):
+    make_stack(driver, "other")
+    make_stack(driver, "one")
+    damage(home / "one" / "link", home / "other" / "link")
+    driver = start(tmp_path)
+    for name in ("one", "other"):
+        create(driver, f"on-{name}", name)
+        with inside(driver, f"on-{name}") as tree:
+            assert os.listdir(tree) == [name]
+
+
 @pytest.mark.parametrize("text", ["", "l/", "l/../etc", "/etc", "l/" + "A" * 25, "l/:l/"])
 def test_a_damaged_list_of_lower_layers_is_never_believed(tmp_path, driver, home, text):
     make_stack(driver, "one", "two")
