@@ -131,6 +131,8 @@ class Unpacker(abc.ABC):
         # Folders made after lower ones, which this tar has no entry for, and whether they hold
         # whiteouts alone. Inodes: paths would take thousands of bytes each.
         self._implied: dict[int, bool] = {}
+        # Folders, by inode as well, with the set-group-id bit by this tar.
+        self._set_gid: set[int] = set()
 
     # --- the run ---------------------------------------------------------------------------------
 
@@ -332,16 +334,19 @@ class Unpacker(abc.ABC):
             self._note(path)
         with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
             self._drop_inherited(fd)
-            inode = os.fstat(fd).st_ino
-            self._implied.pop(inode, None)  # of one that is gone
+            status = os.fstat(fd)
+            self._implied.pop(status.st_ino, None)  # of one that is gone
+            self._set_gid.discard(status.st_ino)
             if below and below.folders:
                 self._copy_attributes(below, fd)
-                self._implied[inode] = for_whiteouts
+                self._implied[status.st_ino] = for_whiteouts
             else:
                 os.chown(fd, *self._id_maps.root)
-                # As in the engine, which takes up the set-id bit from folders that have an entry.
-                made_up = self._implied and os.fstat(self._parent.fd).st_ino in self._implied
-                inherited = 0 if made_up else os.fstat(fd).st_mode & stat.S_ISGID
+                # As in the engine's overlay2, where no lower layer's folder is there to give it on.
+                inherits = self._set_gid and os.fstat(self._parent.fd).st_ino in self._set_gid
+                inherited = status.st_mode & stat.S_ISGID if inherits else 0
+                if inherited:
+                    self._set_gid.add(status.st_ino)
                 os.chmod(fd, 0o755 | inherited)
         if replaces:
             self._replaced_by_folder(path)
@@ -470,6 +475,8 @@ class Unpacker(abc.ABC):
                     del self._implied[os.fstat(fd).st_ino]
                     self._drop_copied(fd)
                 self._set_attributes(fd, entry)
+                if entry.mode & stat.S_ISGID:
+                    self._set_gid.add(os.fstat(fd).st_ino)
         if replaces:
             self._replaced_by_folder(path)
 

@@ -16,11 +16,32 @@ from hypothesis import strategies as st
 from .comparison import Pair
 from .operations import operations
 from .sides import Case
-from .stacks import sample, stacks
+from .stacks import Entry, Stack, layer, sample, stacks
 
 EXAMPLES = int(os.environ.get("MANUKA_PARITY_EXAMPLES", "60"))
 SEED = int(os.environ.get("MANUKA_PARITY_SEED", "1"))
 BATCH = 20
+
+
+SET_GID, LINK = Entry("D", b"d", mode=0o2700), Entry("S", b"d/e/f/a", target=b"nowhere")
+#: What was found by chance, and whether ``d/e`` and ``d/e/f`` then have the set-group-id bit.
+FOUND = {
+    "implied below a lower layer's set-group-id folder": ((layer(SET_GID), layer(LINK)), False),
+    "implied below a set-group-id folder": ((layer(), layer(SET_GID, LINK)), True),
+    "implied below one that has an entry in both": ((layer(SET_GID), layer(SET_GID, LINK)), True),
+}
+
+
+@pytest.mark.parametrize(("layers", "is_set"), FOUND.values(), ids=FOUND)
+def test_a_stack_that_was_found_once_is_the_same_on_both(
+    pair: Pair, layers: tuple, is_set: bool
+) -> None:
+    case: Case = Stack(layers), ()
+    assert pair.differences([case]) == [[]]
+    [(native, manuka)] = pair.play([case], [case])
+    for side in (native, manuka):
+        modes = {side.before[path].mode for path in (b"d/e", b"d/e/f")}
+        assert modes == {0o2755 if is_set else 0o755}
 
 
 @pytest.mark.timeout(120 + 10 * EXAMPLES)

@@ -9,7 +9,7 @@ import struct
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manuka.driver import DriverError
@@ -240,6 +240,23 @@ def test_a_folder_without_an_entry_stays_as_the_lower_layers_have_it(driver):
     for path in ("d", "d/sub", "d/acl", "d/o"):
         assert after[path] == before[path]
     assert (after["d/sub/new"]["mode"], after["d/sub/new"]["owner"]) == ("0o755", "0:0")
+
+
+@pytest.mark.parametrize(
+    ("tar", "mode"),
+    [
+        (LayerTar().symlink("d/e/f/a", "nowhere"), "0o755"),
+        (LayerTar().folder("d", mode=0o2700).symlink("d/e/f/a", "nowhere"), "0o2755"),
+        (LayerTar().file("d/o").folder("d", mode=0o2700).symlink("d/e/f/a", "x"), "0o2755"),
+        (LayerTar().folder("d", mode=0o700).symlink("d/e/f/a", "nowhere"), "0o755"),
+        (LayerTar().folder("d/e", mode=0o2755).symlink("d/e/f/a", "nowhere"), "0o2755"),
+    ],
+)
+def test_a_new_folder_has_the_set_group_id_bit_of_its_own_layer_s_parent_alone(driver, tar, mode):
+    """In the engine's overlay2 no lower layer's folder is there to inherit it from."""
+    top = stack(driver, LayerTar().folder("d", mode=0o2700), tar)
+    seen = view(driver, top)
+    assert [seen[path]["mode"] for path in ("d/e", "d/e/f")] == [mode] * 2
 
 
 def test_a_folder_without_an_entry_over_something_else_is_a_plain_one(driver):
@@ -579,6 +596,7 @@ def drivers(tmp_path_factory):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(ENTRIES, min_size=1, max_size=3))
+@example([[("folder", "d", 0o2700)], [("symlink", "d/e/a", "nowhere")]])
 def test_both_ways_show_the_same_tree_and_native_sizes_are_exact(drivers, layers):
     results = []
     made = []
