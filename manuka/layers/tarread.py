@@ -11,12 +11,16 @@ Like Go it takes a stream that ends behind an entry's data for whole, without an
 some builders write none, and one without a byte for an empty tar.  Whether the stream itself was
 cut off, only the stream can tell, and it has to raise.
 
-Where it differs, on purpose.  Accepted, though the engine's own driver stops at the type: files
-of type ``7`` and GNU's old sparse ones (``S``), volume labels (``V``), and directories of GNU's
-incremental archives (``D``) if they have no listing.  Refused, though Go accepts it: an extended
-header without its entry, for it was cut off; numbers of owners and devices that the system cannot
-hold; a negative size of what has no data, which could not be saved; a sparse file of a version that
-nobody knows.
+Where it differs on purpose:
+
+- accepted, though the engine's own driver stops at the type: files of type ``7``, GNU's old sparse
+  files (``S``), volume labels (``V``), directories of incremental archives (``D``) without listing;
+- refused, though Go accepts it: an extended header without its entry, for the stream was cut off;
+  owners and devices that the system cannot hold; a negative size of what has no data, which could
+  not be saved; a sparse file of an unknown version.
+
+An image with a sparse file, of whatever form, runs but cannot be saved, on overlay2 neither:
+tar-split fills the holes.
 
 Easy to get wrong: `_fill` moves what the buffer holds.  A position taken before it is worthless
 after it.
