@@ -323,9 +323,10 @@ class Home:
         """A layer's short link, found or made again when its file was lost."""
         with self._repairing:
             short = layer.short_link()
-            if short is not None:
-                if self._leads_to(short, layer) or not is_folder(f"{self.path}/l/{short}"):
-                    return short
+            if short is not None and (
+                self._leads_to(short, layer) or not is_folder(f"{self.path}/l/{short}")
+            ):
+                return short
             links = self._links_to(layer)
             if links:
                 short = links[0]
