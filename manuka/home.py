@@ -64,10 +64,10 @@ def check_home(home: str, id_maps: IdMaps = IDENTITY) -> None:
         raise _unfit(home, "is no absolute path without '.', '..' and surplus slashes")
     real = os.path.realpath(home)
     for path in (home, real):
-        if path in _SYSTEM or path.startswith(_SYSTEM_TREES):
-            raise _unfit(
-                home, "is a directory of the system" if path == home else f"leads to {path}"
-            )
+        within = path.startswith(_SYSTEM_TREES)
+        if within or path in _SYSTEM:
+            what = f"{'lies in' if within else 'is'} a directory of the system"
+            raise _unfit(home, what if path == home else f"leads to {path}, which {what}")
     there = home
     while not os.path.lexists(there):
         there = os.path.dirname(there)
