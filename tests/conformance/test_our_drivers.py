@@ -13,7 +13,10 @@ from tests.unit.drivers import Maker, btrfs, whole_trees
 
 __all__ = ["btrfs", "whole_trees"]  # fixtures
 
-pytestmark = needs_root
+#: For a run of everything on a machine that has much else to do.
+_PATIENCE = 840
+
+pytestmark = [needs_root, pytest.mark.timeout(_PATIENCE + 60)]
 
 
 @pytest.fixture
@@ -35,7 +38,8 @@ def test_drivers_of_whole_trees_do_all_that_an_engine_needs_and_differ_in_nothin
     groups = [word for name in OF_LAYERS for word in ("--group", name)]
     with serving(tmp_path, whole_trees.kind) as served:
         run = conform(served.socket, "--home", whole_trees.folder, *groups,
-                      "--restart", served.restart, "--kill", served.kill)  # fmt: skip
+                      "--restart", served.restart, "--kill", served.kill,
+                      timeout=_PATIENCE)  # fmt: skip
     assert run.code == 0, run.said
     assert run.of("failed") == run.of("differs") == run.of("not run") == []
     assert len(run.checks) > 100
@@ -44,7 +48,8 @@ def test_drivers_of_whole_trees_do_all_that_an_engine_needs_and_differ_in_nothin
 def test_overlay2_does_all_that_an_engine_needs_and_differs_in_nothing(served: Served) -> None:
     before = os.listdir(roomy_folder())
     run = conform(served.socket, "--home", roomy_folder(),
-                  "--restart", served.restart, "--kill", served.kill)  # fmt: skip
+                  "--restart", served.restart, "--kill", served.kill,
+                  timeout=_PATIENCE)  # fmt: skip
     assert run.code == 0, run.said
     assert "all that an engine needs is there\n" in run.said
     assert run.of("failed") == run.of("differs") == run.of("not run") == []

@@ -63,6 +63,20 @@ def test_trees_are_compared_by_what_differs() -> None:
     ]
 
 
+def test_attributes_and_values_are_told_without_python() -> None:
+    expected = {"a b": {"xattrs": {"user.note": b"x", "user.odd": b"\xff"}, "links": ["a", "b"]}}
+    assert compared("==", {"a b": {"xattrs": {"user.odd": b"y"}}}, expected) == [
+        "expected otherwise:",
+        "'a b': links is none, expected [a, b]",
+        "'a b': user.note is none, expected x",
+        r"'a b': user.odd is y, expected '\\xff'",
+    ]
+    assert compared("==", None, True) == ["expected true, got none"]
+    assert compared("==", {"f": b"1"}, {}) == [
+        "expected otherwise:", "f is there, and should not be"
+    ]  # fmt: skip
+
+
 def test_a_long_comparison_stays_short() -> None:
     lines = compared("==", {}, {f"file-{number}": 1 for number in range(1000)})
     assert len(lines) <= 7

@@ -14,7 +14,9 @@ that does not hold is told as "differs" and fails nothing.
 - `kit`: the plugin under check, its home, and the guard beside it
 - `layers`: what checks do with layers; cleans up after each
 - `plugin`: how pytest runs the checks; `report`: what is shown of it
-- `limits`: the time that a check has
+- `words`: what went wrong, for authors in any language
+- `specimen`: a tree with one of everything
+- `limits`: the time that a check has; `signals`: what ends a run
 
 Neighbours: `manuka.toolkit.conform` is the command, `manuka.toolkit.client` speaks to the socket.
 Easy to get wrong: a check must not know how a driver stores layers.  All that it may look at is

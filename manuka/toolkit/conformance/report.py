@@ -218,10 +218,10 @@ def _cell(text: str) -> str:
 
 
 def _by_reason(results: Sequence[Result]) -> List[List[Result]]:
-    """Results whose reasons say the same, whatever layer they are about, together."""
+    """Results whose reasons say the same, whatever layer and time they are about, together."""
     found: Dict[str, List[Result]] = {}
     for result in results:
-        reason = re.sub(r"[a-z0-9]{25,}(-init)?|manuka-conform-\w+", "…", result.reason)
+        reason = re.sub(r"[a-z0-9]{25,}|manuka-conform-\w+|\d{9,}", "…", result.reason)
         found.setdefault(reason, []).append(result)
     return list(found.values())
 

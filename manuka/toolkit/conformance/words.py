@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tarfile
-from typing import Any, Iterator, List, Type
+from typing import Any, Dict, Iterator, List, Type
 
 import pytest
 
@@ -79,12 +79,21 @@ def _differences(found: Any, expected: Any) -> Iterator[str]:
         elif key not in expected:
             yield f"{_shown(key)} is there, and should not be"
         elif isinstance(found[key], dict) and isinstance(expected[key], dict):
-            for field in sorted(set(found[key]) | set(expected[key])):
-                was, now = expected[key].get(field, "none"), found[key].get(field, "none")
-                if was != now:
-                    yield f"{_shown(key)}: {field} is {_shown(now)}, expected {_shown(was)}"
+            was, now = _flat(expected[key]), _flat(found[key])
+            for field in sorted(set(was) | set(now)):
+                if was.get(field) != now.get(field):
+                    told, wanted = _shown(now.get(field)), _shown(was.get(field))
+                    yield f"{_shown(key)}: {field} is {told}, expected {wanted}"
         elif found[key] != expected[key]:
             yield f"{_shown(key)}: {_shown(found[key])}, expected {_shown(expected[key])}"
+
+
+def _flat(record: Dict[str, Any]) -> Dict[str, Any]:
+    """A file's properties, each extended attribute as one of them."""
+    flat = {name: value for name, value in record.items() if not isinstance(value, dict)}
+    for inner in record.values():
+        flat.update(inner if isinstance(inner, dict) else {})
+    return flat
 
 
 def _of_assertion(text: str) -> str:
@@ -100,10 +109,19 @@ def _of_assertion(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as text: names without quotes, bytes that are no text as they are escaped."""
+    """A value as text, as JSON has it, but plain names without quotes."""
+    if value is None:
+        return "none"
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
-    return value if isinstance(value, str) and re.fullmatch(r"[\w./:+-]+", value) else repr(value)
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[\w./:+-]+", value) else repr(value)
+    if isinstance(value, dict):
+        pairs = [f"{_shown(key)}: {_shown(item)}" for key, item in value.items()]
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _cut(value: object) -> str:
