@@ -83,7 +83,8 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         sock = listener.sock
         self._listener = listener
         self._stopping = False
-        self._stop_lock = threading.RLock()  # a signal may come while this thread holds it
+        self._has_loop = True
+        self._loop_lock = threading.RLock()  # a signal may come while this thread holds it
         self._watchdog = notify.watchdog_interval()
         self._next_sign_of_life = 0.0
         self._next_complaint = 0.0
@@ -122,12 +123,12 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
                  for request in channel.requests[:1]]  # fmt: skip
         if still:
             log.warning("stopping in the middle of %s", ", ".join(still))
-        finished = self.task_dispatcher.shutdown(timeout=0.5)
+        self.task_dispatcher.shutdown(timeout=0.5)
         for channel in self._channels():
             channel.handle_close()
-        if finished:  # a thread that goes on may still pull it
-            with self._stop_lock:
-                self.trigger.close()
+        with self._loop_lock:
+            self.trigger.close()
+            self._has_loop = False
 
     def accept(self) -> Any:
         """A new connection; None when there is none, or none that can be had now."""
@@ -145,7 +146,7 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
 
     def stop(self) -> None:
         """Let `run` return."""
-        with self._stop_lock:
+        with self._loop_lock:
             if not self._stopping:
                 self._stopping = True
                 self.pull_trigger()
@@ -154,7 +155,9 @@ class PluginServer(UnixWSGIServer):  # type: ignore[misc]
         """Wake the main loop, unless a thread that serves a connection can do without it."""
         channel = serving.channel
         if channel is None or channel.needs_loop():
-            super().pull_trigger()
+            with self._loop_lock:
+                if self._has_loop:  # a thread may go on when the loop has ended
+                    super().pull_trigger()
 
     def _turn(self, timeout: float) -> None:
         wasyncore.poll2(timeout, self._map)

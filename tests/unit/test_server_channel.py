@@ -15,7 +15,7 @@ import pytest
 
 from manuka.api import calls
 from manuka.errors import ManukaError
-from manuka.server import turns
+from manuka.server import run, turns
 from tests.unit.wire import Running, Wire, chunk, chunked, request, running, stream_head
 
 APPLY = calls.APPLY_DIFF + "?id=a&parent="
@@ -403,6 +403,29 @@ def test_an_unknown_transfer_encoding_is_refused(counting: Running) -> None:
         wire.send(stream_head(APPLY).replace(b"chunked", b"gzip, chunked"))
         assert wire.reply().status == 501
         assert wire.at_end()
+
+
+def test_a_call_that_outlives_the_server_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "_SHORT_CALLS_GRACE", 0.1)
+    monkeypatch.setattr(run, "_STREAMS_GRACE", 0.1)
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def handler(environ: Dict[str, Any]) -> bytes:
+        began.set()
+        may_end.wait(60)
+        ended.set()
+        return b"{}"
+
+    with running(Application({calls.GET: handler})) as server, server.wire() as wire:
+        wire.send(request(calls.GET, b"{}"))
+        assert began.wait(60)
+        server.stop()
+        assert server.server.trigger._fds == []
+        server.server.pull_trigger()  # as the thread does when it is done
+        may_end.set()
+        assert ended.wait(60)
 
 
 def test_an_idle_connection_is_kept_for_months(counting: Running) -> None:
