@@ -177,7 +177,9 @@ def test_a_network_namespace_has_a_loopback_device_that_nobody_outside_sees(tmp_
     namespace = Namespace(str(tmp_path), network=True)
     script = (
         "import os, socket, sys\n"
-        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "server = socket.socket()\n"
+        "server.bind(('127.0.0.1', 0))\n"
+        "server.listen()\n"
         "socket.create_connection(server.getsockname())\n"
         "print([name for _, name in socket.if_nameindex()], os.readlink('/proc/self/ns/net'))\n"
     )
