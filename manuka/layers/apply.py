@@ -70,6 +70,7 @@ class _Merging(Unpacker):
         # paths would need many times the tar's size for folders that are nested deeply.
         self._unpacked: _Names = {}
         self._hidden: set[tuple[int, int]] = set()
+        self._with_entry: set[int] = set()  # inodes of directories that this tar has entries for
 
     def _note(self, path: bytes) -> None:
         names = self._unpacked
@@ -78,6 +79,9 @@ class _Merging(Unpacker):
             if below is None:
                 below = names[name] = {}
             names = below
+
+    def _note_folder(self, name: bytes) -> None:
+        self._with_entry.add(os.lstat(name, dir_fd=self._parent.fd).st_ino)
 
     def _names(self, path: bytes) -> _Names | None:
         """What this tar has unpacked in the folder `path`; None when not even that."""
@@ -112,6 +116,8 @@ class _Merging(Unpacker):
         if not self._is_own(path):
             self._clear(name)
         elif stat.S_ISDIR(status.st_mode):
+            if status.st_ino not in self._with_entry:
+                self._forget_lower(name)
             self._hide_below(path)
 
     def _hide_below(self, folder: bytes) -> None:
@@ -125,7 +131,11 @@ class _Merging(Unpacker):
                 name = os.fsencode(text)
                 if name not in names:
                     self._clear(name)
-                elif stat.S_ISDIR(os.lstat(name, dir_fd=self._parent.fd).st_mode):
+                    continue
+                status = os.lstat(name, dir_fd=self._parent.fd)
+                if stat.S_ISDIR(status.st_mode):
+                    if status.st_ino not in self._with_entry:
+                        self._forget_lower(name)
                     pending.append((joined(path, name), names[name]))
 
     def _was_hidden(self) -> bool:
@@ -268,6 +278,8 @@ class _Overlaying(Unpacker):
             status = os.lstat(name, dir_fd=self._parent.fd)
             if not self._is_after_lower(name, status):
                 if stat.S_ISDIR(status.st_mode):
+                    if status.st_ino in self._implied:
+                        self._forget_lower(name)
                     self._replaced_by_folder(joined(self._parent.real, name))
                 return
             self._clear(name)
@@ -340,10 +352,11 @@ class _Overlaying(Unpacker):
                 status = os.lstat(name, dir_fd=self._parent.fd)
                 if is_whiteout(status) or self._is_after_lower(name, status):
                     self._clear(name)
-                elif stat.S_ISDIR(status.st_mode) and not is_opaque(
-                    at(self._parent.fd, name), self._xattrs
-                ):
-                    pending.append(path + b"/" + name)
+                elif stat.S_ISDIR(status.st_mode):
+                    if status.st_ino in self._implied:
+                        self._forget_lower(name)
+                    if not is_opaque(at(self._parent.fd, name), self._xattrs):
+                        pending.append(path + b"/" + name)
 
     def _replaced_by_folder(self, path: bytes) -> None:
         # What was there hid the lower layers' folder, and that must not come back.
@@ -367,6 +380,8 @@ class _Overlaying(Unpacker):
                 self._clear(name)
                 self._make_whiteout(name)
             elif stat.S_ISDIR(status.st_mode):
+                if status.st_ino in self._implied:
+                    self._forget_lower(name)
                 self._hide_below(name)
 
     def _make_whiteout(self, name: bytes) -> None:

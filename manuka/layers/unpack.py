@@ -224,6 +224,9 @@ class Unpacker(abc.ABC):
         path: without symbolic links on the way.
         """
 
+    def _note_folder(self, name: bytes) -> None:
+        """Hook: called for each directory's entry, which is `name` in the current parent now."""
+
     def _note_copy(self, name: bytes) -> None:
         """Hook: a file of a lower layer is copied to `name` in the current parent."""
 
@@ -477,6 +480,7 @@ class Unpacker(abc.ABC):
                 self._set_attributes(fd, entry)
                 if entry.mode & stat.S_ISGID:
                     self._set_gid.add(os.fstat(fd).st_ino)
+        self._note_folder(name)
         if replaces:
             self._replaced_by_folder(path)
 
@@ -610,6 +614,20 @@ class Unpacker(abc.ABC):
             for name in ("system.posix_acl_access", "system.posix_acl_default"):
                 with contextlib.suppress(OSError):
                     os.removexattr(file, name)
+
+    def _forget_lower(self, name: bytes) -> None:
+        """Take from an implied folder what it has from a lower one that this layer hides."""
+        parent = os.fstat(self._parent.fd).st_ino
+        with self._opened(name, _FOLDER | os.O_NOFOLLOW) as fd:
+            inode = os.fstat(fd).st_ino
+            self._implied.pop(inode, None)
+            self._drop_copied(fd)
+            os.chown(fd, *self._id_maps.root)
+            inherited = stat.S_ISGID if parent in self._set_gid else 0
+            if inherited:
+                self._set_gid.add(inode)
+            os.chmod(fd, 0o755 | inherited)
+            os.utime(fd)
 
     def _drop_copied(self, folder: int) -> None:
         """Take off an implied folder what it had from below: its own entry has come after all."""

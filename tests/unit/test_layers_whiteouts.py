@@ -9,6 +9,7 @@ every driver has to agree with it.
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -179,6 +180,32 @@ def test_an_opaque_mark_hides_a_file_that_a_link_brought_up(driver: GraphDriver)
     apply(driver, "base", None, LayerTar().file("d/a", b"x"))
     apply(driver, "top", "base", LayerTar().hardlink("b", "d/a").opaque("d"))
     assert list(view(driver, "top")) == ["b", "d"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "is_kept"),
+    [
+        ("F d/e/n", True),
+        ("F d/e/n, W d/e/f", True),
+        ("F d/e/n, Q d/e", True),
+        ("F d/e/n, Q d", False),
+        ("Q d, F d/e/n", False),
+        ("F d/e/n, W d/e", False),
+        ("W d/e, F d/e/n", False),
+        ("F d/e/n, W d", False),
+        ("F d/e/n, Q d/e, Q d", False),
+        ("F d/e/n, Q .", False),
+    ],
+)
+def test_an_implied_directory_is_like_a_lower_one_only_if_that_still_shows(
+    driver: GraphDriver, entries: str, is_kept: bool
+) -> None:
+    base = LayerTar().folder("d").folder("d/e", mode=0o700).file("d/e/f")
+    apply(driver, "base", None, base)
+    apply(driver, "top", "base", tar(layer(entries), 1))
+    with driver.mounted("top") as root:
+        mode = os.stat(f"{root}/d/e").st_mode & 0o7777
+    assert mode == (0o700 if is_kept else 0o755)
 
 
 # --- any layers, in any order --------------------------------------------------------------------
