@@ -44,6 +44,12 @@ def test_a_stack_that_was_found_once_is_the_same_on_both(
         assert modes == {0o2755 if is_set else 0o755}
 
 
+def test_an_implied_folder_has_nothing_of_one_that_is_hidden_later(pair: Pair) -> None:
+    below = layer(Entry("D", b"c/a", mode=0o1652, uid=9, mtime_ns=0))
+    above = layer(Entry("F", b"b"), Entry("H", b"c/a/a", target=b"b"), Entry("Q", b"c"))
+    assert pair.differences([(Stack((below, above)), ())]) == [[]]
+
+
 @pytest.mark.timeout(120 + 10 * EXAMPLES)
 def test_random_stacks_are_the_same_on_manuka_and_on_overlay2(pair: Pair) -> None:
     cases: list[Case] = sample(st.tuples(stacks(), operations().map(tuple)), EXAMPLES, SEED)
