@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Iterator, List, Sequence
 
 from .sides import Case, Member, Played, Side
-from .stacks import Entry, Stack, image_config, kept_folders, smaller
+from .stacks import Entry, Stack, image_config, kept_folders, numbered, smaller
 from .trees import PHANTOM, RECENT, File, Tree, differing
 
 _OF_FOLDERS = ("mode", "uid", "gid", "mtime", "xattrs")
@@ -27,6 +28,15 @@ class Pair:
 
     def __init__(self, left: Side, right: Side, better: bool) -> None:
         self.left, self.right, self.better = left, right, better
+        self._numbers = itertools.count(1000)
+
+    def apart(self, cases: Sequence[Case]) -> List[Case]:
+        """The cases without a layer that two have in common, or that was played before.
+
+        What is done to one container shows in another on the same layer: whoever reads where a
+        link points, as manuka does for ``docker diff``, changes the link's access time.
+        """
+        return [(numbered(stack, next(self._numbers)), todo) for stack, todo in cases]
 
     def play(self, left: Sequence[Case], right: Sequence[Case]) -> List[tuple[Played, Played]]:
         """The left cases on the left side, the right ones on the right."""
@@ -46,7 +56,7 @@ class Pair:
         """The simplest case that could be found to differ, and how it does."""
         lines = self.differences([case])[0]
         for _ in range(rounds):
-            simpler = list(_simpler(case))[:60]
+            simpler = self.apart(list(_simpler(case))[:60])
             found = [(c, d) for c, d in zip(simpler, self.differences(simpler)) if d]
             if not found:
                 break

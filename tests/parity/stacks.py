@@ -116,14 +116,22 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer's entries, in the order of the tar, and the tar's dialect."""
+    """A layer's entries, in the order of the tar, and the tar's dialect.
+
+    number: tells it from a layer with the same entries; the owner in an entry for the root, which
+    engines pass over.
+    """
 
     entries: Tuple[Entry, ...]
     dialect: int = tarfile.PAX_FORMAT
+    number: int = 0
 
     @property
     def tar(self) -> bytes:
         output = io.BytesIO()
+        if self.number:
+            root = Entry("D", b"", mode=0o700, uid=self.number, style=b"./")
+            output.write(_header(root, self.dialect))
         for entry in self.entries:
             output.write(_header(entry, self.dialect))
             if entry.kind == "F":
@@ -161,6 +169,12 @@ class Stack:
 def layer(*entries: Entry) -> Layer:
     """A layer as a table would write it."""
     return Layer(entries)
+
+
+def numbered(stack: Stack, number: int) -> Stack:
+    """The stack with another `number`, so that it has no layer in common with any other."""
+    lowest, *others = stack.layers
+    return Stack((dataclasses.replace(lowest, number=number), *others))
 
 
 # --- tars and archives ----
