@@ -19,7 +19,10 @@ from manuka.toolkit.sandbox import Sandbox
 from .conftest import DRIVER, MakeSandbox
 from .steps import box, load, run, run_sleeping
 
-pytestmark = pytest.mark.skipif(DRIVER != "manuka", reason="it looks at the plugin")
+pytestmark = [
+    pytest.mark.engines_in_turn,
+    pytest.mark.skipif(DRIVER != "manuka", reason="it looks at the plugin"),
+]
 
 SOCKET = "/run/docker/plugins/manuka.sock"
 

@@ -28,6 +28,8 @@ from tests.unit.others import open_to_others, paths_below
 
 from .conftest import DRIVER
 
+pytestmark = pytest.mark.engines_in_turn
+
 Command = Callable[..., "subprocess.Popen[bytes]"]
 
 
