@@ -267,12 +267,16 @@ class Sandbox:
         self._between = self._make_between(front, self.inside(self.plugin.socket))
 
     def last_words(self, lines: int = 12) -> str:
-        """The end of every log, and where the whole of it is."""
+        """The end of every log, and where the whole of it is.
+
+        Left out are an engine's lines about its connection to containerd: it writes ten of them
+        while it ends, behind the line that says why.
+        """
         parts = []
         for daemon in self.daemons:
-            text = daemon.log_text().strip()
-            if text:
-                end = "\n".join("  " + line for line in text.splitlines()[-lines:])
+            said = [line for line in daemon.log_text().splitlines() if "module=grpc" not in line]
+            if said:
+                end = "\n".join("  " + line for line in said[-lines:])
                 parts.append(f"the end of {daemon.name}'s log ({daemon.log}):\n{end}")
         if not self.keep:
             parts.append("the logs go with the sandbox; --keep leaves them in its folder")
