@@ -6,7 +6,7 @@ A machine that is busy with something else makes no test fail.
 from __future__ import annotations
 
 import contextlib
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import pytest
 
@@ -17,26 +17,25 @@ with contextlib.suppress(ImportError):  # which tests of machines do without
     settings.load_profile("any machine")
 
 
+def _engine(item: pytest.Item) -> Optional[str]:
+    """The engine that this run of a test is for; None if it is for none."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("engine")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Of tests marked ``one_engine`` or ``engines_in_turn`` leave out the runs on other engines."""
-    engines: Dict[pytest.Item, str] = {}
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        if callspec is not None and "engine" in callspec.params:
-            engines[item] = callspec.params["engine"]
-    order = list(dict.fromkeys(engines.values()))
+    order = list(dict.fromkeys(filter(None, map(_engine, items))))
     turns: Dict[str, int] = {}
     kept, left_out = [], []
     for item in items:
-        turn = 0
-        if item.get_closest_marker("engines_in_turn"):
-            name = item.nodeid.replace(engines.get(item, ""), "")
-            turn = turns.setdefault(name, len(turns)) % max(len(order), 1)
-        elif not item.get_closest_marker("one_engine"):
-            kept.append(item)
-            continue
-        surplus = item in engines and engines[item] != order[turn]
-        (left_out if surplus else kept).append(item)
+        engine = wanted = _engine(item)
+        if engine is not None and item.get_closest_marker("one_engine"):
+            wanted = order[0]
+        elif engine is not None and item.get_closest_marker("engines_in_turn"):
+            name = item.nodeid.replace(engine, "")
+            wanted = order[turns.setdefault(name, len(turns)) % len(order)]
+        (kept if engine == wanted else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
