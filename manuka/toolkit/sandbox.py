@@ -274,7 +274,8 @@ class Sandbox:
         """
         parts = []
         for daemon in self.daemons:
-            said = [line for line in daemon.log_text().splitlines() if "module=grpc" not in line]
+            lines_said = daemon.log_text().strip().splitlines()
+            said = [line for line in lines_said if "module=grpc" not in line]
             if said:
                 end = "\n".join("  " + line for line in said[-lines:])
                 parts.append(f"the end of {daemon.name}'s log ({daemon.log}):\n{end}")
